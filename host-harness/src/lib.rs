@@ -1,0 +1,4 @@
+//! Placeholder, written in the next steps.
+pub mod agent;
+pub mod machine;
+pub mod verdict;
