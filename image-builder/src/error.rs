@@ -1,0 +1,198 @@
+//! Why there is no image: sentences that say what, where, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// A program of the host that a build needs and does not find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingTool {
+    /// The program.
+    pub program: &'static str,
+    /// The Debian package that has it.
+    pub package: &'static str,
+}
+
+/// Why a build ended without an image. Nothing half-written is left, and an earlier good image is
+/// untouched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No such variant file.
+    #[error("no variant `{variant}`: packer/variants has {}", list(known))]
+    UnknownVariant {
+        /// What was asked for.
+        variant: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The variant file (or another data file) has a mistake.
+    #[error("{}:{said}", path.display())]
+    DataFile {
+        /// The file.
+        path: PathBuf,
+        /// Line and column, and what is wrong there: `3:7: expected a value`.
+        said: String,
+    },
+    /// A value of the request cannot be used.
+    #[error("{field} `{value}` cannot be used: {remedy}")]
+    BadRequest {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What would do.
+        remedy: String,
+    },
+    /// All programs that are missing, at once.
+    #[error(
+        "missing on this host: {}. Install with: apt-get install -y {}",
+        programs(missing),
+        packages(missing)
+    )]
+    MissingTools {
+        /// The programs and their packages.
+        missing: Vec<MissingTool>,
+    },
+    /// The VexFS tree is not there, or is not one.
+    #[error("no VexFS source tree at {}: {said}", path.display())]
+    MissingSource {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What is wrong with it and what to give instead.
+        said: String,
+    },
+    /// The VexFS tree does not compile.
+    #[error("`{command}` failed in {}: {first_error}\nwhole log: {}", source_tree.display(), log.display())]
+    SourceBuild {
+        /// What was run.
+        command: String,
+        /// The user's tree (what was compiled is a copy of it).
+        source_tree: PathBuf,
+        /// The compiler's first error line.
+        first_error: String,
+        /// All the output.
+        log: PathBuf,
+    },
+    /// The host has no usable Debian mirror configured.
+    #[error(
+        "this host's apt has no bookworm suite configured ({looked_at}): \
+         give one with --mirror http://deb.debian.org/debian"
+    )]
+    NoMirror {
+        /// Which files were read.
+        looked_at: String,
+    },
+    /// A mirror does not answer, or not with what is needed.
+    #[error(
+        "the mirror {url} does not serve what the build needs: {said}. \
+         Check the network, or name another with --mirror URL"
+    )]
+    Mirror {
+        /// The address.
+        url: String,
+        /// apt's own words.
+        said: String,
+    },
+    /// A package the variant needs is not in the mirror's suites.
+    #[error("the mirror's suites have no package set for this build: {said}")]
+    Packages {
+        /// apt's own words.
+        said: String,
+    },
+    /// The disk is full, or will be.
+    #[error(
+        "not enough space in {}: {stage} needs about {needed_mib} MiB, {free_mib} MiB are free. \
+         Free some, or point --output-dir and VEXFS_CACHE elsewhere", path.display()
+    )]
+    NoSpace {
+        /// The directory.
+        path: PathBuf,
+        /// Which stage.
+        stage: String,
+        /// MiB wanted.
+        needed_mib: u64,
+        /// MiB there.
+        free_mib: u64,
+    },
+    /// Packer's machine came up without SSH: its console says why.
+    #[error("the base did not come up in {seconds} s; its console ends with:\n{console}\nwhole log: {}", log.display())]
+    NoBoot {
+        /// How long was waited.
+        seconds: u64,
+        /// The last lines of the serial console.
+        console: String,
+        /// The console's log.
+        log: PathBuf,
+    },
+    /// A provisioning script failed inside the guest.
+    #[error("{script} failed in the guest:\n{tail}\nwhole log: {}", log.display())]
+    Provision {
+        /// The script below `provision/`.
+        script: String,
+        /// Its last lines.
+        tail: String,
+        /// Packer's log.
+        log: PathBuf,
+    },
+    /// Any other step that did not end well.
+    #[error("{stage}: {source}")]
+    Step {
+        /// The stage.
+        stage: String,
+        /// What happened.
+        source: keeper::Failure,
+    },
+    /// An image directory that does not hold what its manifest says.
+    #[error("{} is not a whole image: {said}. Build it again, or remove that directory", dir.display())]
+    BadImage {
+        /// The directory.
+        dir: PathBuf,
+        /// What does not fit.
+        said: String,
+    },
+    /// Reading or writing a file of ours failed.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The verb.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl BuildError {
+    /// For `map_err`: an [`BuildError::Io`] with its verb and path.
+    pub(crate) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| BuildError::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "none".into(),
+        names => names.join(", "),
+    }
+}
+
+fn programs(missing: &[MissingTool]) -> impl fmt::Display {
+    let names: Vec<_> = missing.iter().map(|tool| tool.program).collect();
+    names.join(", ")
+}
+
+fn packages(missing: &[MissingTool]) -> impl fmt::Display {
+    let mut names: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(" ")
+}

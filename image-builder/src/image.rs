@@ -1,0 +1,201 @@
+//! A finished image on disk.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::manifest::{self, Manifest};
+use crate::{BuildError, FileRecord};
+
+/// The manifest's file name.
+pub(crate) const MANIFEST: &str = "manifest.json";
+/// Remembers which state of the disk file was hashed last; see [`Image::open`].
+const STAMP: &str = ".verified.json";
+
+/// An image whose disk has been checked against its manifest.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// `out/images/vexfs-<variant>-<version>`.
+    pub dir: PathBuf,
+    /// The qcow2 file. Never boot it itself: always an overlay on it.
+    pub disk: PathBuf,
+    /// What is in it.
+    pub manifest: Manifest,
+}
+
+/// A file's identity as stat(2) tells it. Content cannot change without the change time moving.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    changed_ns: i128,
+    sha256: String,
+}
+
+impl Image {
+    /// Opens the image in `dir` and checks its disk's SHA-256 against the manifest.
+    ///
+    /// Hashing a disk of hundreds of megabytes in each of many test processes would cost more than
+    /// the tests, so the digest is remembered in `.verified.json` together with the file's inode,
+    /// size and change time, and computed anew only when one of those moved. Use
+    /// [`Image::verify`] where that is not enough.
+    ///
+    /// # Errors
+    /// [`BuildError::BadImage`] when something is missing or does not fit the manifest.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Image, BuildError> {
+        let image = Image::read(dir.into())?;
+        let stamp_file = image.dir.join(STAMP);
+        let seen: Option<Stamp> = fs::read(&stamp_file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let want = &image.manifest.disk;
+        let now = image.stamp(want)?;
+        if seen.as_ref() != Some(&now) {
+            image.check(want)?;
+            // A read-only image directory only costs the shortcut.
+            let _slow_next_time =
+                serde_json::to_vec(&now).map(|bytes| fs::write(&stamp_file, bytes));
+        }
+        Ok(image)
+    }
+
+    /// Hashes the disk and its compressed form, whatever was remembered.
+    ///
+    /// # Errors
+    /// [`BuildError::BadImage`] naming the first file that does not fit.
+    pub fn verify(&self) -> Result<(), BuildError> {
+        self.check(&self.manifest.disk)?;
+        self.check(&self.manifest.compressed)
+    }
+
+    /// The newest-version image of `variant` below `out_dir` (`out_dir/images/vexfs-<variant>-*`),
+    /// or `None` when there is none.
+    ///
+    /// # Errors
+    /// Those of [`Image::open`] for the one found: a damaged image is an error, not an absence.
+    pub fn find(out_dir: &Path, variant: &str) -> Result<Option<Image>, BuildError> {
+        let images = out_dir.join("images");
+        let prefix = format!("vexfs-{variant}-");
+        let entries = match fs::read_dir(&images) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(BuildError::io("list", images)(error)),
+        };
+        let mut found: Vec<(Vec<u64>, PathBuf)> = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(BuildError::io("list", &images))?;
+            let name = entry.file_name();
+            let Some(version) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else {
+                continue;
+            };
+            if entry.path().join(MANIFEST).is_file() {
+                found.push((version_order(version), entry.path()));
+            }
+        }
+        found.sort();
+        found.pop().map(|(_, dir)| Image::open(dir)).transpose()
+    }
+
+    /// Reads the manifest without looking at the disk's content.
+    pub(crate) fn read(dir: PathBuf) -> Result<Image, BuildError> {
+        let bad = |said: String| BuildError::BadImage {
+            dir: dir.clone(),
+            said,
+        };
+        let text = fs::read(dir.join(MANIFEST)).map_err(|e| bad(format!("{MANIFEST}: {e}")))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|e| bad(format!("{MANIFEST}: {e}")))?;
+        if manifest.schema != manifest::SCHEMA {
+            return Err(bad(format!(
+                "{MANIFEST} is of format {}, this program reads {}",
+                manifest.schema,
+                manifest::SCHEMA
+            )));
+        }
+        let name = Path::new(&manifest.disk.name);
+        if name.file_name() != Some(name.as_os_str()) {
+            return Err(bad(format!(
+                "{MANIFEST} names a disk outside its directory"
+            )));
+        }
+        Ok(Image {
+            disk: dir.join(name),
+            dir,
+            manifest,
+        })
+    }
+
+    fn bad(&self, said: String) -> BuildError {
+        BuildError::BadImage {
+            dir: self.dir.clone(),
+            said,
+        }
+    }
+
+    /// The file's present identity, with the digest it ought to have.
+    fn stamp(&self, want: &FileRecord) -> Result<Stamp, BuildError> {
+        let meta = fs::metadata(self.dir.join(&want.name))
+            .map_err(|e| self.bad(format!("{}: {e}", want.name)))?;
+        Ok(Stamp {
+            inode: meta.ino(),
+            bytes: meta.len(),
+            changed_ns: i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()),
+            sha256: want.sha256.clone(),
+        })
+    }
+
+    fn check(&self, want: &FileRecord) -> Result<(), BuildError> {
+        let name = &want.name;
+        let have =
+            file_record(&self.dir.join(name)).map_err(|e| self.bad(format!("{name}: {e}")))?;
+        if have.bytes != want.bytes {
+            return Err(self.bad(format!(
+                "{name} has {} bytes, its manifest says {}",
+                have.bytes, want.bytes
+            )));
+        }
+        if have.sha256 != want.sha256 {
+            return Err(self.bad(format!(
+                "{name} has SHA-256 {}, its manifest says {}",
+                have.sha256, want.sha256
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// `1.10.0` is newer than `1.9.0`; anything that is no number sorts first.
+fn version_order(version: &str) -> Vec<u64> {
+    version
+        .split(['.', '-', '+', '~'])
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
+}
+
+/// Size and SHA-256 of a file.
+pub(crate) fn file_record(path: &Path) -> io::Result<FileRecord> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+        bytes += n as u64;
+    }
+    Ok(FileRecord {
+        name: path
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        bytes,
+        sha256: hex::encode(hasher.finalize()),
+        virtual_bytes: None,
+    })
+}

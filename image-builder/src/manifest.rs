@@ -1,0 +1,125 @@
+//! `manifest.json`: what is in an image and what it was made from. The schema is
+//! `image-builder/schema/manifest.schema.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The only value of [`Manifest::schema`] this version reads and writes.
+pub const SCHEMA: u32 = 1;
+
+/// What is in an image and what it was made from. Holds no wall-clock time: two builds from the
+/// same inputs differ only in [`StageRecord::seconds`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub schema: u32,
+    /// Content key of the whole build: the digest of every input.
+    pub key: String,
+    /// The variant's name.
+    pub variant: String,
+    /// The version the image is labelled with.
+    pub vexfs_version: String,
+    /// Seconds since the epoch that stand for "now" in the image (the source's commit time, or a
+    /// fixed date), so that no build differs by when it ran.
+    pub source_date_epoch: u64,
+    /// The image itself.
+    pub disk: FileRecord,
+    /// Its zstd-compressed form.
+    pub compressed: FileRecord,
+    /// The kernel in it.
+    pub kernel: KernelRecord,
+    /// The VexFS module in it.
+    pub module: ModuleRecord,
+    /// The tree the module was built from.
+    pub source: SourceRecord,
+    /// Our own programs in it, by name.
+    pub programs: BTreeMap<String, ProgramRecord>,
+    /// Versions of the host's tools that made it.
+    pub tools: BTreeMap<String, String>,
+    /// The variables Packer was given, less paths of the building host.
+    pub variables: BTreeMap<String, String>,
+    /// Every Debian package in it.
+    pub packages: Vec<Package>,
+    /// How it was made.
+    pub stages: Vec<StageRecord>,
+}
+
+/// A file beside the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// File name, without directory.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 in hex.
+    pub sha256: String,
+    /// For a disk: the size the guest sees, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub virtual_bytes: Option<u64>,
+}
+
+/// The kernel of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRecord {
+    /// The series asked for, `6.1`.
+    pub series: String,
+    /// What `uname -r` says.
+    pub release: String,
+    /// The Debian package.
+    pub package: String,
+    /// The package's version.
+    pub version: String,
+}
+
+/// The module of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleRecord {
+    /// File name, `vexfs.ko`.
+    pub name: String,
+    /// Its `MODULE_VERSION`, if it has one.
+    pub version: Option<String>,
+    /// SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// The VexFS tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Digest over every path, mode and content of the tree.
+    pub sha256: String,
+    /// The git commit it is at, when it is a clean checkout.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub commit: Option<String>,
+}
+
+/// One of our programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramRecord {
+    /// Its version.
+    pub version: String,
+    /// SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// A Debian package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Architecture (`amd64`, `all`).
+    pub architecture: String,
+}
+
+/// One stage of the build.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Name.
+    pub name: String,
+    /// Content key.
+    pub key: String,
+    /// Wall time it took when it last ran.
+    pub seconds: f64,
+}

@@ -1,0 +1,113 @@
+//! What to build, and from what.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One image to build. Start from [`BuildRequest::new`] and set what differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// The repository's root: `packer/`, `provision/` and the guest programs' sources are below it.
+    pub workspace: PathBuf,
+    /// Name of a file `packer/variants/<variant>.pkrvars.hcl`.
+    pub variant: String,
+    /// Version the image is labelled with, e.g. `1.0.0`.
+    pub vexfs_version: String,
+    /// Kernel series, `6.1` or `6.12`.
+    pub kernel_version: String,
+    /// The VexFS source tree; it is copied, never written to.
+    pub source: PathBuf,
+    /// Where `images/` and `logs/` are made.
+    pub out_dir: PathBuf,
+    /// Where finished stages and downloaded packages are kept.
+    pub cache_dir: PathBuf,
+    /// Debian mirror to build from (`http://host/debian`; the security suite is looked for beside
+    /// it). `None`: whatever the host's own apt uses.
+    pub mirror: Option<String>,
+    /// Debian mirror the image itself is set to use. The build mirror never ends up in an image.
+    pub image_mirror: String,
+    /// Debian security mirror the image itself is set to use.
+    pub image_security_mirror: String,
+    /// QEMU accelerator for Packer's machine: `kvm` or `tcg`. Probed by the caller.
+    pub accelerator: String,
+    /// Memory of Packer's machine in MiB; `None`: what the variant says.
+    pub memory_mib: Option<u32>,
+    /// Virtual size of the disk (`8G`); `None`: what the variant says.
+    pub disk_size: Option<String>,
+    /// Run the test stage inside the guest during the build.
+    pub enable_testing: bool,
+    /// Whether the caller validates the image after the build; recorded in the manifest.
+    pub enable_validation: bool,
+    /// How long Packer waits for the guest's SSH.
+    pub ssh_timeout: Duration,
+    /// Pass every line the stages print to [`crate::Progress`]; otherwise only telling ones.
+    pub verbose: bool,
+}
+
+impl BuildRequest {
+    /// The minimal image of the in-tree VexFS, for the workspace at `workspace`.
+    ///
+    /// `out/` is below the workspace and the cache is `$VEXFS_CACHE`, or `out/cache`.
+    pub fn new(workspace: impl Into<PathBuf>) -> BuildRequest {
+        let workspace = workspace.into();
+        let out_dir = workspace.join("out");
+        BuildRequest {
+            variant: "minimal".into(),
+            vexfs_version: "1.0.0".into(),
+            kernel_version: "6.1".into(),
+            source: workspace.join("vexfs"),
+            cache_dir: default_cache(&out_dir),
+            out_dir,
+            mirror: None,
+            image_mirror: "http://deb.debian.org/debian".into(),
+            image_security_mirror: "http://deb.debian.org/debian-security".into(),
+            accelerator: "tcg".into(),
+            memory_mib: None,
+            disk_size: None,
+            enable_testing: true,
+            enable_validation: true,
+            ssh_timeout: Duration::from_secs(300),
+            verbose: false,
+            workspace,
+        }
+    }
+}
+
+/// The tools disk: fio, stress-ng and their libraries for checks, attached read-only to any image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolsRequest {
+    /// The repository's root.
+    pub workspace: PathBuf,
+    /// Where `logs/` is made.
+    pub out_dir: PathBuf,
+    /// Where the finished disk and downloaded packages are kept.
+    pub cache_dir: PathBuf,
+    /// As [`BuildRequest::mirror`].
+    pub mirror: Option<String>,
+    /// Further programs to put into the disk's `/bin`: host files, which must be static or need
+    /// only libraries the disk has.
+    pub programs: Vec<PathBuf>,
+    /// As [`BuildRequest::verbose`].
+    pub verbose: bool,
+}
+
+impl ToolsRequest {
+    /// The disk for the workspace at `workspace`, with the same defaults as [`BuildRequest::new`].
+    pub fn new(workspace: impl Into<PathBuf>) -> ToolsRequest {
+        let workspace = workspace.into();
+        let out_dir = workspace.join("out");
+        ToolsRequest {
+            cache_dir: default_cache(&out_dir),
+            out_dir,
+            mirror: None,
+            programs: Vec::new(),
+            verbose: false,
+            workspace,
+        }
+    }
+}
+
+fn default_cache(out_dir: &Path) -> PathBuf {
+    std::env::var_os("VEXFS_CACHE").map_or_else(|| out_dir.join("cache"), PathBuf::from)
+}
