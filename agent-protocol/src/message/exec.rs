@@ -9,7 +9,7 @@ use crate::bounded;
 ///
 /// It gets a clean environment (`PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG`) plus
 /// [`env`](Self::env), a session of its own, and everything it starts ends with it: when it exits,
-/// when its deadline passes, when it is cancelled, or when the connection drops.
+/// when the request's deadline passes, when it is cancelled, or when the connection drops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// Program (looked up in `PATH` when without a slash) and its arguments; never empty.
@@ -26,8 +26,6 @@ pub struct ExecRequest {
     pub stdin: bool,
     /// Give it a terminal of this size; output then comes as [`super::Event::Stdout`] alone.
     pub terminal: Option<WindowSize>,
-    /// Milliseconds after which all of it is killed.
-    pub deadline_ms: u64,
 }
 
 /// Size of a terminal in characters.
@@ -46,6 +44,8 @@ pub struct ExecResult {
     pub ended: Ended,
     /// Set when the agent killed it.
     pub killed: Option<KilledBecause>,
+    /// Whether something it started is still there after SIGKILL, hanging inside the kernel.
+    pub left_behind: bool,
     /// Milliseconds it ran, by the guest's monotonic clock.
     pub ran_ms: u64,
 }

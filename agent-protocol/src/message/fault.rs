@@ -33,6 +33,8 @@ pub enum FaultKind {
     Overloaded,
     /// Ended by [`super::ToAgent::Cancel`].
     Cancelled,
+    /// The deadline in [`super::ToAgent::Request`] passed.
+    DeadlinePassed,
     /// The answer does not fit into a frame.
     TooLarge,
     /// Anything else the system said.
@@ -81,6 +83,7 @@ impl fmt::Display for FaultKind {
             Self::Invalid => "invalid request",
             Self::Overloaded => "too much at once",
             Self::Cancelled => "cancelled",
+            Self::DeadlinePassed => "deadline passed",
             Self::TooLarge => "answer too large",
             Self::System => "failed",
         })

@@ -33,6 +33,9 @@ pub enum ToAgent {
     Request {
         /// Its name from now on.
         id: RequestId,
+        /// Milliseconds from its arrival after which the agent gives up: a program is killed, any
+        /// other request ends in [`FaultKind::DeadlinePassed`]. The host keeps its own clock too.
+        deadline_ms: u64,
         /// What is wanted.
         request: Request,
     },
