@@ -1,0 +1,108 @@
+//! Why a machine could not be started or asked.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Death;
+
+/// An error of the machine room. Each is a sentence that says what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// What the spec asks for is not there; all of it at once.
+    #[error("machine `{name}` cannot be started:{}", bullets(missing))]
+    Unmet {
+        /// The machine's name.
+        name: String,
+        /// One sentence with its remedy each.
+        missing: Vec<String>,
+    },
+    /// QEMU is not installed.
+    #[error(
+        "no QEMU: `{program}` is not in PATH; install it with `apt-get install qemu-system-x86`, or name one with VEXFS_QEMU"
+    )]
+    NoQemu {
+        /// What was looked for.
+        program: String,
+    },
+    /// QEMU is there but does not work.
+    #[error("`{program}` does not say its version: {why}")]
+    OddQemu {
+        /// The program.
+        program: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// The requested accelerator cannot be used.
+    #[error("accelerator kvm was asked for, but {why}; use `--accel auto` or `--accel tcg`")]
+    NoKvm {
+        /// Why not.
+        why: String,
+    },
+    /// No vsock backend can be used.
+    #[error("no way to speak vsock to a guest: {kernel}, and {user}")]
+    NoVsock {
+        /// Why not through the kernel.
+        kernel: String,
+        /// Why not through the daemon, with the remedy.
+        user: String,
+    },
+    /// QEMU or its daemon ended before the machine was up.
+    #[error("{program} ended before the machine was up ({status}); its last words:\n{tail}\nwhole log: {}", log.display())]
+    EndedEarly {
+        /// Which program.
+        program: String,
+        /// Its exit status in words.
+        status: String,
+        /// The last lines it printed.
+        tail: String,
+        /// Where all it printed is.
+        log: PathBuf,
+    },
+    /// QEMU or its daemon did not come up in time.
+    #[error("{what} did not happen within {} s; see {}", within.as_secs_f32(), log.display())]
+    Slow {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        within: Duration,
+        /// Where to look.
+        log: PathBuf,
+    },
+    /// The machine died while something was asked of it.
+    #[error("{0}")]
+    Died(Death),
+    /// A file, socket or process of the machine failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A QMP command failed.
+    #[error(transparent)]
+    Qmp(#[from] super::QmpError),
+    /// Nothing answers on a vsock port of the guest.
+    #[error("no answer on vsock port {port} of the guest within {} s: {why}", within.as_secs_f32())]
+    NoAnswer {
+        /// The port.
+        port: u32,
+        /// How long was tried.
+        within: Duration,
+        /// What the last attempt said.
+        why: String,
+    },
+}
+
+impl MachineError {
+    /// Wraps an I/O error with what was being done.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> MachineError {
+        let what = what.into();
+        move |source| MachineError::Io { what, source }
+    }
+}
+
+fn bullets(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  - {line}")).collect()
+}

@@ -1,0 +1,499 @@
+//! A running machine, as its owner holds it.
+
+use std::future::Future;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use keeper::Child;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::arguments::ids;
+use super::start::{Attached, Launch, tail};
+use super::vsock::Dialer;
+use super::{
+    Age, Console, Death, MachineError, MachineEvent, MachineSpec, Qmp, QmpError, QmpEvent, RunDir,
+    Stream,
+};
+
+/// How many events a slow subscriber may lag behind.
+const EVENTS: usize = 4096;
+
+/// How long one attempt to connect to a port of the guest may take.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The secret that the host and the agent of one machine share. Never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// 32 bytes from the system's random source.
+    pub(crate) fn random() -> Result<Secret, MachineError> {
+        super::random()
+            .map(Secret)
+            .map_err(MachineError::io("cannot draw a secret"))
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// As 64 hex digits, which is how the guest gets it.
+    pub(crate) fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A child whose end a task waits for while its owner may kill it at any time.
+type Shared = Arc<Mutex<Option<Child>>>;
+
+/// One QEMU process and everything attached to it. Dropping it kills it and removes its sockets,
+/// overlay and secret; its logs stay.
+#[derive(Debug)]
+pub struct Machine {
+    spec: MachineSpec,
+    command_line: Vec<String>,
+    secret: Option<Secret>,
+    start: Instant,
+    console: Console,
+    qmp: Qmp,
+    dialer: Option<Dialer>,
+    events: broadcast::Sender<MachineEvent>,
+    death: watch::Receiver<Option<Death>>,
+    tasks: Vec<JoinHandle<()>>,
+    qemu: Shared,
+    daemon: Shared,
+    pid: u32,
+    run: Arc<RunDir>,
+}
+
+/// What [`Machine::assemble`] puts together.
+pub(crate) struct Parts {
+    pub(crate) spec: MachineSpec,
+    pub(crate) run: Arc<RunDir>,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) command_line: Vec<String>,
+    pub(crate) start: Instant,
+    pub(crate) qemu: Child,
+    pub(crate) console: UnixStream,
+    pub(crate) qmp: Qmp,
+    pub(crate) qmp_events: mpsc::UnboundedReceiver<QmpEvent>,
+    pub(crate) attached: Option<Attached>,
+}
+
+impl Machine {
+    /// Boots a machine: returns when QEMU runs, which is long before the guest answers.
+    ///
+    /// # Errors
+    /// [`MachineError::Unmet`] with all that is missing, [`MachineError::NoQemu`], or
+    /// [`MachineError::EndedEarly`] with QEMU's own words.
+    pub async fn boot(spec: MachineSpec) -> Result<Machine, MachineError> {
+        Launch::boot(spec).await?.start().await
+    }
+
+    /// Boots again from the disks as this machine left them, with a new secret; for what must
+    /// survive a power-off. A machine that still runs is killed first, like by pulling the plug.
+    /// Logs go to `log_dir`.
+    ///
+    /// # Errors
+    /// Those of [`Machine::boot`].
+    pub async fn boot_again(self, log_dir: &Path) -> Result<Machine, MachineError> {
+        let run = self.run.clone();
+        let spec = MachineSpec {
+            log_dir: log_dir.to_owned(),
+            ..self.spec.clone()
+        };
+        self.kill().await?;
+        std::fs::create_dir_all(log_dir).map_err(MachineError::io(format!(
+            "cannot make {}",
+            log_dir.display()
+        )))?;
+        Launch::boot_in(spec, run)?.start().await
+    }
+
+    pub(crate) fn assemble(parts: Parts) -> Result<Machine, MachineError> {
+        let (events, _) = broadcast::channel(EVENTS);
+        let (death, died) = watch::channel(None);
+        let log = parts.spec.log_dir.join("console.log");
+        let console = Console::capture(parts.console, &log, parts.start, events.clone())
+            .map_err(MachineError::io(format!("cannot create {}", log.display())))?;
+        let coroner = Coroner {
+            events: events.clone(),
+            death,
+            console: console.clone(),
+            last_shutdown: Arc::default(),
+        };
+        let pid = parts.qemu.pid();
+        let qemu: Shared = Arc::new(Mutex::new(Some(parts.qemu)));
+        let (dialer, daemon) = match parts.attached {
+            Some(attached) => (Some(attached.dialer), attached.daemon),
+            None => (None, None),
+        };
+        let (daemon, daemon_log) = daemon.unzip();
+        let daemon: Shared = Arc::new(Mutex::new(daemon));
+        let told = tokio::spawn(coroner.clone().follow(parts.qmp_events));
+        let mut tasks = vec![tokio::spawn(
+            coroner.clone().wait_for_qemu(qemu.clone(), told),
+        )];
+        if let Some(log) = daemon_log {
+            let (daemon, log) = (daemon.clone(), log);
+            tasks.push(tokio::spawn(async move {
+                if ended(daemon).await.is_some() {
+                    // A daemon that follows its QEMU is not worth a word.
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    coroner.pronounce(Death::VsockLost { tail: tail(&log) });
+                }
+            }));
+        }
+        Ok(Machine {
+            spec: parts.spec,
+            command_line: parts.command_line,
+            secret: parts.secret,
+            start: parts.start,
+            console,
+            qmp: parts.qmp,
+            dialer,
+            events,
+            death: died,
+            tasks,
+            qemu,
+            daemon,
+            pid,
+            run: parts.run,
+        })
+    }
+
+    /// Ten hex digits that name this machine in results and logs.
+    pub fn id(&self) -> &str {
+        self.run.id()
+    }
+
+    /// What it was made of.
+    pub fn spec(&self) -> &MachineSpec {
+        &self.spec
+    }
+
+    /// QEMU's arguments, without the program. Holds no secret.
+    pub fn command_line(&self) -> &[String] {
+        &self.command_line
+    }
+
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Time since QEMU was started.
+    pub fn age(&self) -> Age {
+        self.start.elapsed()
+    }
+
+    /// The secret its agent was given, if it was invited.
+    pub fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
+    }
+
+    /// Its serial console.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Its monitor.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// Its private directory.
+    pub fn run_dir(&self) -> &RunDir {
+        &self.run
+    }
+
+    /// The system disk's overlay: what the guest has written. It may only be copied once QEMU has
+    /// ended or is stopped.
+    pub fn overlay(&self) -> std::path::PathBuf {
+        self.run.path().join(super::arguments::files::OVERLAY)
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> broadcast::Receiver<MachineEvent> {
+        self.events.subscribe()
+    }
+
+    /// Resolves when the machine is dead: as soon as the guest's kernel panics, a disk fails on the
+    /// host, or QEMU ends. Made for racing any wait against it; it does not borrow the machine.
+    pub fn died(&self) -> impl Future<Output = Death> + Send + 'static {
+        let mut death = self.death.clone();
+        async move {
+            match death.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(death)) => death.clone(),
+                _ => Death::Exited {
+                    status: None,
+                    reason: None,
+                },
+            }
+        }
+    }
+
+    /// How it died, if it has.
+    pub fn death(&self) -> Option<Death> {
+        self.death.borrow().clone()
+    }
+
+    /// Connects to a vsock port of the guest, once.
+    ///
+    /// # Errors
+    /// [`MachineError::NoAnswer`] when nobody listens there (yet), [`MachineError::Died`] when the
+    /// machine is dead.
+    pub async fn connect(&self, port: u32) -> Result<Box<dyn Stream>, MachineError> {
+        self.wait_for_port(port, Duration::ZERO).await
+    }
+
+    /// Connects to a vsock port of the guest, trying again until somebody listens there.
+    ///
+    /// # Errors
+    /// [`MachineError::NoAnswer`] when nobody does within `within`, [`MachineError::Died`] as soon
+    /// as the machine is dead.
+    pub async fn wait_for_port(
+        &self,
+        port: u32,
+        within: Duration,
+    ) -> Result<Box<dyn Stream>, MachineError> {
+        let Some(dialer) = &self.dialer else {
+            let why = "the machine has no vsock device".into();
+            return Err(MachineError::NoAnswer { port, within, why });
+        };
+        let attempts = async {
+            let begin = Instant::now();
+            loop {
+                match dialer.connect(port, ATTEMPT).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) if begin.elapsed() >= within => {
+                        return Err(MachineError::NoAnswer {
+                            port,
+                            within,
+                            why: error.to_string(),
+                        });
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            death = self.died() => Err(MachineError::Died(death)),
+            stream = attempts => stream,
+        }
+    }
+
+    /// Injects a non-maskable interrupt into every virtual CPU. With `unknown_nmi_panic` set, as in
+    /// an invited guest, the kernel answers with a panic and its trace.
+    ///
+    /// # Errors
+    /// Those of [`Qmp::execute`].
+    pub async fn inject_nmi(&self) -> Result<(), QmpError> {
+        self.qmp.execute("inject-nmi", json!({})).await.map(drop)
+    }
+
+    /// The registers of all virtual CPUs, as QEMU prints them.
+    ///
+    /// # Errors
+    /// Those of [`Qmp::execute`].
+    pub async fn registers(&self) -> Result<String, QmpError> {
+        self.qmp.human("info registers -a").await
+    }
+
+    /// Writes guest memory to `path` in the compressed format that crash(8) reads. Waits at most two
+    /// minutes.
+    ///
+    /// # Errors
+    /// Those of [`Qmp::execute`].
+    pub async fn dump_memory(&self, path: &Path) -> Result<(), QmpError> {
+        let to = format!("file:{}", path.display());
+        let arguments = json!({"paging": false, "protocol": to, "format": "kdump-zlib"});
+        let patience = Duration::from_secs(120);
+        self.qmp
+            .execute_within("dump-guest-memory", arguments, patience)
+            .await
+            .map(drop)
+    }
+
+    /// Presses the power button. A guest in order then shuts down, seen by [`Machine::died`].
+    ///
+    /// # Errors
+    /// Those of [`Qmp::execute`].
+    pub async fn powerdown(&self) -> Result<(), QmpError> {
+        self.qmp
+            .execute("system_powerdown", json!({}))
+            .await
+            .map(drop)
+    }
+
+    /// Asks QEMU to end, and waits until it has, with its disks flushed. The guest is not asked.
+    ///
+    /// # Errors
+    /// Those of [`Qmp::execute`]; that QEMU has ended already is no error.
+    pub async fn quit(&self) -> Result<Death, QmpError> {
+        match self.qmp.execute("quit", json!({})).await {
+            Ok(_) | Err(QmpError::Gone { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.console.ended().await;
+        Ok(self.died().await)
+    }
+
+    /// Kills it and waits until nothing of it is left but its logs.
+    ///
+    /// # Errors
+    /// When its processes cannot be waited for.
+    pub async fn kill(self) -> Result<(), MachineError> {
+        let children = [take(&self.qemu), take(&self.daemon)];
+        for child in children.into_iter().flatten() {
+            let mut child = child;
+            child
+                .kill()
+                .await
+                .map_err(MachineError::io("cannot end a machine's process"))?;
+        }
+        // What is in the console's socket still reaches the log.
+        tokio::time::timeout(Duration::from_secs(1), self.console.ended())
+            .await
+            .unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        drop(take(&self.qemu));
+        drop(take(&self.daemon));
+    }
+}
+
+fn take(child: &Shared) -> Option<Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Waits for the end of a child that may be taken away meanwhile: then this is `None`, or never
+/// resolves.
+async fn ended(child: Shared) -> Option<std::io::Result<ExitStatus>> {
+    std::future::poll_fn(|context| {
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        match child.as_mut() {
+            // `Child::wait` may be dropped and called again; the waker stays registered.
+            Some(child) => std::pin::pin!(child.wait()).poll(context).map(Some),
+            None => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+/// Watches for the end and pronounces it, once.
+#[derive(Clone)]
+struct Coroner {
+    events: broadcast::Sender<MachineEvent>,
+    death: watch::Sender<Option<Death>>,
+    console: Console,
+    last_shutdown: Arc<Mutex<Option<String>>>,
+}
+
+impl Coroner {
+    /// The first cause is the one that counts.
+    fn pronounce(&self, death: Death) {
+        let first = self.death.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(death.clone());
+            }
+            first
+        });
+        if first {
+            self.tell(MachineEvent::Died(death));
+        }
+    }
+
+    fn tell(&self, event: MachineEvent) {
+        // No receiver is no error.
+        self.events.send(event).map(drop).unwrap_or_default();
+    }
+
+    /// Turns QMP events into ours until QEMU hangs up.
+    async fn follow(self, mut events: mpsc::UnboundedReceiver<QmpEvent>) {
+        while let Some(QmpEvent { name, data }) = events.recv().await {
+            let guest = data["guest"].as_bool().unwrap_or_default();
+            let reason = data["reason"].as_str().unwrap_or_default().to_owned();
+            match name.as_str() {
+                "GUEST_PANICKED" => {
+                    self.tell(MachineEvent::GuestPanicked);
+                    // The panic's text was written before pvpanic was told; let it reach us.
+                    let (quiet, limit) = (Duration::from_millis(30), Duration::from_millis(500));
+                    self.console.settled(quiet, limit).await;
+                    self.pronounce(Death::GuestPanicked);
+                }
+                "SHUTDOWN" => {
+                    *self
+                        .last_shutdown
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+                    self.tell(MachineEvent::Shutdown { guest, reason });
+                }
+                "RESET" => self.tell(MachineEvent::Reset { guest, reason }),
+                "BLOCK_IO_ERROR" => self.disk_error(&data),
+                _ => self.tell(MachineEvent::Other { name, data }),
+            }
+        }
+    }
+
+    /// QEMU's default stops the guest when the host's disk is full, and tells it of other errors;
+    /// both would look like the guest's fault.
+    fn disk_error(&self, data: &Value) {
+        let word = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
+        let disk = match word("node-name") {
+            name if name.is_empty() => ids::SYSTEM.to_owned(),
+            name => name,
+        };
+        let full = data["nospace"].as_bool().unwrap_or_default();
+        self.pronounce(Death::DiskError {
+            disk,
+            full,
+            reason: word("reason"),
+        });
+    }
+
+    async fn wait_for_qemu(self, qemu: Shared, told: JoinHandle<()>) {
+        let Some(status) = ended(qemu).await else {
+            return;
+        };
+        // Its last events and the last of its console are still in the sockets.
+        let rest = async {
+            told.await.unwrap_or_default();
+            self.console.ended().await;
+        };
+        tokio::time::timeout(Duration::from_secs(1), rest)
+            .await
+            .unwrap_or_default();
+        let reason = self
+            .last_shutdown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.pronounce(Death::Exited {
+            status: status.ok(),
+            reason,
+        });
+    }
+}
