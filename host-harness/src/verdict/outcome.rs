@@ -1,0 +1,354 @@
+//! One outcome from two judges: what the check says of itself, and what log, machine and ledger say.
+
+use serde::Serialize;
+
+use super::finding::{Finding, Severity};
+use super::ledger::Leak;
+
+/// What became of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It holds, and nothing spoke against it.
+    Pass,
+    /// It does not hold, or the kernel misbehaved beside it.
+    Fail {
+        /// What sort of failure: a finding's kind, `check`, `leak` or `ended`.
+        kind: String,
+        /// One line.
+        title: String,
+        /// Everything else that is known, as text.
+        detail: String,
+    },
+    /// It was not done.
+    Skip {
+        /// Why; never empty.
+        reason: String,
+    },
+    /// The harness or its host could not do it: says nothing about the image.
+    Infrastructure {
+        /// What was missing or broke.
+        what: String,
+    },
+}
+
+/// What a check says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Own {
+    /// It did all it wanted and was content.
+    Passed,
+    /// It was not content: title, then detail.
+    Failed(String, String),
+    /// It could not be asked here, and said why.
+    Skipped(String),
+    /// The harness could not ask.
+    Infrastructure(String),
+}
+
+/// How the guest's part ended. QEMU's exit code says nothing here: a kernel can die in silence and QEMU
+/// still ends with 0 (architecture, "Hearing a broken guest").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The guest was alive and answered when the check said it was done: its end mark.
+    Marked,
+    /// The guest was gone before; how, in words.
+    Undeclared(String),
+    /// No guest was ever reached.
+    NeverStarted,
+}
+
+impl Outcome {
+    /// Exit code of the harness when all passed or was skipped with a reason.
+    pub const EXIT_OK: u8 = 0;
+    /// Exit code when a check failed, whatever else happened.
+    pub const EXIT_FAIL: u8 = 1;
+    /// Exit code when no check failed but one could not be judged: `EX_TEMPFAIL` of sysexits(3), so that a
+    /// CI job may try again.
+    pub const EXIT_INFRASTRUCTURE: u8 = 75;
+
+    /// A failure.
+    pub fn fail(
+        kind: impl Into<String>,
+        title: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Outcome {
+        Outcome::Fail {
+            kind: kind.into(),
+            title: title.into(),
+            detail: detail.into(),
+        }
+    }
+
+    /// Whether it leaves a run green.
+    pub fn is_ok(&self) -> bool {
+        matches!(self, Outcome::Pass | Outcome::Skip { .. })
+    }
+
+    /// Kind, title and detail for a report. A pass has none of them, a skip only its reason as title.
+    pub fn failure(&self) -> (&str, &str, &str) {
+        match self {
+            Outcome::Pass => ("pass", "", ""),
+            Outcome::Fail {
+                kind,
+                title,
+                detail,
+            } => (kind, title, detail),
+            Outcome::Skip { reason } => ("skip", reason, ""),
+            Outcome::Infrastructure { what } => ("infrastructure", what, ""),
+        }
+    }
+
+    /// The exit code of this one.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Outcome::Pass | Outcome::Skip { .. } => Outcome::EXIT_OK,
+            Outcome::Fail { .. } => Outcome::EXIT_FAIL,
+            Outcome::Infrastructure { .. } => Outcome::EXIT_INFRASTRUCTURE,
+        }
+    }
+
+    /// The exit code of a whole run. A failure counts for more than trouble of the host, and a run in
+    /// which nothing was checked is not a green one.
+    pub fn exit_code_of_run<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> u8 {
+        let codes: Vec<u8> = outcomes.into_iter().map(Outcome::exit_code).collect();
+        let worst = [Outcome::EXIT_FAIL, Outcome::EXIT_INFRASTRUCTURE];
+        let found = worst.into_iter().find(|code| codes.contains(code));
+        found.unwrap_or(if codes.is_empty() {
+            Outcome::EXIT_INFRASTRUCTURE
+        } else {
+            Outcome::EXIT_OK
+        })
+    }
+}
+
+/// Makes one outcome of everything, in this order:
+///
+/// 1. a finding that the check did not declare and that is at least a [`Severity::Bug`]: the guest's kernel
+///    explains a lost connection better than the check can;
+/// 2. the check's own failure;
+/// 3. a lesser finding;
+/// 4. a guest that ended before the check's end mark, or was never reached though the check passed;
+/// 5. trouble of the host;
+/// 6. something not given back;
+/// 7. the check's own skip or pass.
+pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Outcome {
+    let detail = |first: &str| detail(first, &own, end, findings, leaks);
+    let undeclared = || findings.iter().filter(|finding| finding.allowed.is_none());
+    if let Some(root) = undeclared().find(|finding| finding.severity >= Severity::Bug) {
+        return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
+    }
+    if let Own::Failed(title, text) = &own {
+        return Outcome::fail("check", title.clone(), detail(text));
+    }
+    if let Some(root) = undeclared().next() {
+        return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
+    }
+    match (end, &own) {
+        (End::Undeclared(how), _) => {
+            let title = format!("the guest ended without the check's end mark: {how}");
+            return Outcome::fail("ended", title, detail(""));
+        }
+        (End::NeverStarted, Own::Passed) => {
+            let what = "the check passed without ever reaching a guest";
+            return Outcome::Infrastructure { what: what.into() };
+        }
+        (_, Own::Infrastructure(what)) => return Outcome::Infrastructure { what: what.clone() },
+        _ => {}
+    }
+    if let Some(leak) = leaks.first() {
+        return Outcome::fail("leak", leak.sentence.clone(), detail(""));
+    }
+    match own {
+        Own::Skipped(reason) if reason.trim().is_empty() => {
+            Outcome::fail("check", "skipped without a reason", "")
+        }
+        Own::Skipped(reason) => Outcome::Skip { reason },
+        _ => Outcome::Pass,
+    }
+}
+
+/// Everything that is known, in paragraphs.
+fn detail(first: &str, own: &Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> String {
+    let mut out = Vec::new();
+    match own {
+        Own::Passed => out.push("The check itself was content.".to_owned()),
+        Own::Failed(title, text) => {
+            out.push(format!("The check itself says: {title}"));
+            out.extend((!text.is_empty() && text != first).then(|| text.clone()));
+        }
+        Own::Skipped(reason) => out.push(format!("The check itself was skipped: {reason}")),
+        Own::Infrastructure(what) => out.push(format!("The check itself could not go on: {what}")),
+    }
+    out.extend((!first.is_empty()).then(|| first.to_owned()));
+    if let End::Undeclared(how) = end {
+        out.push(format!(
+            "The guest ended without the check's end mark: {how}"
+        ));
+    }
+    for finding in findings {
+        out.push(finding.paragraph());
+    }
+    out.extend(
+        leaks
+            .iter()
+            .map(|leak| format!("Not given back: {}", leak.sentence)),
+    );
+    out.join("\n")
+}
+
+impl Finding {
+    /// The finding as a few lines of text: what, when, what followed, the report.
+    pub fn paragraph(&self) -> String {
+        let when = self
+            .at
+            .map(|at| format!(" at {:.6} s", at.as_secs_f64()))
+            .unwrap_or_default();
+        let often = if self.times > 1 {
+            format!(", {} times", self.times)
+        } else {
+            String::new()
+        };
+        let mut out = vec![format!("{} ({}{when}{often})", self.title, self.source)];
+        out.extend(
+            self.allowed
+                .iter()
+                .map(|reason| format!("  declared by the check: {reason}")),
+        );
+        out.extend(
+            self.followed_by
+                .iter()
+                .map(|late| format!("  followed by: {}", late.title)),
+        );
+        out.extend(self.excerpt.iter().map(|line| format!("  | {line}")));
+        out.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Kind;
+    use super::*;
+
+    fn finding(severity: Severity, allowed: bool) -> Finding {
+        Finding {
+            rule: "x",
+            title: format!("a {severity:?} finding"),
+            kind: Kind::Oops,
+            severity,
+            excerpt: vec!["line".into()],
+            source: "kmsg",
+            at: None,
+            times: 1,
+            followed_by: Vec::new(),
+            allowed: allowed.then(|| "known".into()),
+        }
+    }
+
+    fn said(outcome: &Outcome) -> (&str, &str) {
+        let (kind, title, _) = outcome.failure();
+        (kind, title)
+    }
+
+    #[test]
+    fn a_clean_pass_passes() {
+        assert_eq!(combine(Own::Passed, &End::Marked, &[], &[]), Outcome::Pass);
+        let known = [finding(Severity::Fatal, true)];
+        assert_eq!(
+            combine(Own::Passed, &End::Marked, &known, &[]),
+            Outcome::Pass
+        );
+        let skip = combine(Own::Skipped("no fio".into()), &End::NeverStarted, &[], &[]);
+        assert_eq!(
+            skip,
+            Outcome::Skip {
+                reason: "no fio".into()
+            }
+        );
+    }
+
+    #[test]
+    fn the_kernel_log_turns_a_pass_into_a_fail() {
+        for severity in [Severity::Trouble, Severity::Bug, Severity::Fatal] {
+            let outcome = combine(Own::Passed, &End::Marked, &[finding(severity, false)], &[]);
+            assert_eq!(
+                said(&outcome),
+                ("oops", &*format!("a {severity:?} finding"))
+            );
+        }
+    }
+
+    #[test]
+    fn the_kernel_explains_what_the_check_could_not() {
+        let oops = [finding(Severity::Fatal, false)];
+        for own in [
+            Own::Failed("connection lost".into(), "read: EOF".into()),
+            Own::Infrastructure("connection lost".into()),
+            Own::Skipped("connection lost".into()),
+        ] {
+            let outcome = combine(
+                own,
+                &End::Undeclared("QEMU exited with 0".into()),
+                &oops,
+                &[],
+            );
+            assert_eq!(said(&outcome), ("oops", "a Fatal finding"));
+            assert!(outcome.failure().2.contains("connection lost"));
+        }
+        let trouble = [finding(Severity::Trouble, false)];
+        let own = Own::Failed("content differs".into(), String::new());
+        assert_eq!(
+            said(&combine(own, &End::Marked, &trouble, &[])),
+            ("check", "content differs")
+        );
+    }
+
+    #[test]
+    fn an_undeclared_end_fails_whatever_else() {
+        for own in [
+            Own::Passed,
+            Own::Skipped("x".into()),
+            Own::Infrastructure("x".into()),
+        ] {
+            let outcome = combine(own, &End::Undeclared("QEMU exited with 0".into()), &[], &[]);
+            let title = "the guest ended without the check's end mark: QEMU exited with 0";
+            assert_eq!(said(&outcome), ("ended", title));
+        }
+        let outcome = combine(Own::Passed, &End::NeverStarted, &[], &[]);
+        assert!(matches!(outcome, Outcome::Infrastructure { .. }));
+        assert!(!combine(Own::Skipped(" ".into()), &End::Marked, &[], &[]).is_ok());
+    }
+
+    #[test]
+    fn a_leak_fails_a_pass_but_not_a_broken_host() {
+        let leaks = [Leak {
+            sentence: "14 objects".into(),
+        }];
+        assert_eq!(
+            said(&combine(Own::Passed, &End::Marked, &[], &leaks)),
+            ("leak", "14 objects")
+        );
+        let broken = combine(
+            Own::Infrastructure("no memory".into()),
+            &End::Marked,
+            &[],
+            &leaks,
+        );
+        assert_eq!(
+            broken,
+            Outcome::Infrastructure {
+                what: "no memory".into()
+            }
+        );
+    }
+
+    #[test]
+    fn exit_codes_differ() {
+        let infra = Outcome::Infrastructure { what: "x".into() };
+        let fail = Outcome::fail("check", "x", "");
+        let skip = Outcome::Skip { reason: "x".into() };
+        assert_eq!(Outcome::exit_code_of_run([&Outcome::Pass, &skip]), 0);
+        assert_eq!(Outcome::exit_code_of_run([&Outcome::Pass, &infra]), 75);
+        assert_eq!(Outcome::exit_code_of_run([&infra, &fail]), 1);
+        assert_eq!(Outcome::exit_code_of_run([]), 75);
+    }
+}
