@@ -4,7 +4,7 @@
 //! forked it (prctl(2)), and this one lives as long as the keeper.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -219,13 +219,24 @@ fn descend(pid: u32, out: &mut Vec<u32>) {
     }
 }
 
+/// Removes a file or a directory with all that is in it.
+///
+/// Programs below other keepers may be making files in the same directory at this moment. They end
+/// for the same reason as ours, so a directory that filled up again is tried anew for a second.
 fn remove(path: &Path) {
-    let result = match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(_) => return,
-    };
-    if let Err(error) = result {
-        eprintln!("cannot remove {}: {error}", path.display());
+    for _ in 0..50 {
+        let result = match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+            Ok(_) => std::fs::remove_file(path),
+            Err(_) => return,
+        };
+        match result {
+            Ok(()) => return,
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return eprintln!("cannot remove {}: {error}", path.display()),
+        }
     }
+    eprintln!("cannot remove {}: it keeps filling up", path.display());
 }

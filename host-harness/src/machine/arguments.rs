@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::spec::{Accelerator, DiskContent, DiskFormat, Firmware, MachineSpec, Network};
+use super::spec::{
+    Accelerator, DiskContent, DiskFormat, Firmware, MachineSpec, Network, VsockBackend,
+};
 
 /// What only this run of the machine knows: where its files and sockets are.
 #[derive(Debug, Clone)]
@@ -358,12 +360,16 @@ impl Arguments {
         self.add("-object", "rng-random,id=entropy,filename=/dev/urandom");
         self.device(slot::RNG, "virtio-rng-pci", "rng=entropy");
         self.device(slot::PVPANIC, "pvpanic-pci", "");
-        // Pages the guest frees go back to the host, which keeps snapshots and forks small.
-        self.device(
-            slot::BALLOON,
-            "virtio-balloon-pci",
-            "free-page-reporting=on",
-        );
+        if spec.freezable && spec.vsock == Some(VsockBackend::User) {
+            // Pages the guest frees are cut out of the memory file, which keeps snapshots and the
+            // copies forks make of them small. Not where forks map the snapshot's own file
+            // privately: QEMU would cut holes into what they share.
+            self.device(
+                slot::BALLOON,
+                "virtio-balloon-pci",
+                "free-page-reporting=on",
+            );
+        }
         // A fork wakes with a new generation id; kernels from 6.x on reseed when they see it.
         self.add("-device", "vmgenid,guid=auto");
         if let Network::User { forward } = &spec.network {
@@ -387,3 +393,6 @@ pub fn scratch_file(dir: &Path, serial: &str) -> PathBuf {
 fn comma(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::arguments::ids;
-use super::start::{Attached, Launch, tail};
+use super::attach::Attached;
+use super::start::{Launch, tail};
 use super::vsock::Dialer;
 use super::{
     Age, Console, Death, MachineError, MachineEvent, MachineSpec, Qmp, QmpError, QmpEvent, RunDir,

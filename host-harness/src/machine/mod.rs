@@ -12,6 +12,7 @@
 
 pub mod accel;
 pub mod arguments;
+mod attach;
 mod console;
 mod error;
 mod event;
@@ -42,7 +43,7 @@ pub use spec::{
 pub use vsock::{Stream, Vsock};
 
 /// An executable by name from `PATH`, or by path.
-fn find_program(name: &Path) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &Path) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
         path.metadata()
             .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use keeper::{Child, Kept};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::arguments::{self, Ram, VsockWire, Wiring, files};
+use super::arguments::{self, Ram, Wiring, files};
+use super::attach::attach;
 use super::handle::{Parts, Secret};
-use super::vsock::Dialer;
 use super::{
     DiskContent, Firmware, Machine, MachineError, MachineSpec, Qemu, Qmp, RunDir, VsockBackend,
     overlay, vsock,
@@ -20,7 +20,7 @@ use super::{
 
 /// How long QEMU and the vsock daemon have to open their sockets. They take a fifth of a second;
 /// the rest is for a host under heavy load.
-const COMING_UP: Duration = Duration::from_secs(20);
+pub(crate) const COMING_UP: Duration = Duration::from_secs(20);
 
 /// OVMF's code and the template of its variables, by distribution (Debian, Fedora, Arch).
 const OVMF: &[(&str, &str)] = &[
@@ -325,93 +325,6 @@ fn scratch_disks(spec: &MachineSpec, dir: &Path) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// The host's half of a vsock device.
-pub(crate) struct Attached {
-    pub(crate) wire: VsockWire,
-    pub(crate) dialer: Dialer,
-    /// The daemon of the user backend and its log.
-    pub(crate) daemon: Option<(Child, PathBuf)>,
-    /// The claimed device of the kernel backend, until QEMU has it.
-    device: Option<File>,
-}
-
-/// Descriptor under which QEMU inherits the claimed vhost-vsock device: its standard output.
-const VHOST_FD: i32 = 1;
-
-async fn attach(backend: VsockBackend, dir: &Path, log: &Path) -> Result<Attached, MachineError> {
-    match backend {
-        VsockBackend::Kernel => {
-            let (cid, device) = vsock::claim_cid()
-                .map_err(MachineError::io("cannot claim a CID on /dev/vhost-vsock"))?;
-            Ok(Attached {
-                wire: VsockWire::Kernel { cid, fd: VHOST_FD },
-                dialer: Dialer::Kernel { cid },
-                daemon: None,
-                device: Some(device),
-            })
-        }
-        VsockBackend::User => {
-            let program = vsock::daemon().map_err(|why| MachineError::NoVsock {
-                kernel: "it was not asked for".into(),
-                user: why,
-            })?;
-            let (vhost, socket) = (dir.join(files::VHOST), dir.join(files::VSOCK));
-            for path in [&vhost, &socket] {
-                unlink(path)?;
-            }
-            let out = create(log)?;
-            let again = out
-                .try_clone()
-                .map_err(MachineError::io(format!("cannot use {}", log.display())))?;
-            let mut daemon = Kept::new(&program)
-                .args(vsock::daemon_arguments(&vhost, &socket))
-                .stdout(out)
-                .stderr(again)
-                .spawn()
-                .await
-                .map_err(MachineError::io(format!(
-                    "cannot start {}",
-                    program.display()
-                )))?;
-            let deadline = Instant::now() + COMING_UP;
-            while !listening(&vhost) {
-                if Instant::now() >= deadline {
-                    return Err(MachineError::Slow {
-                        what: "opening of the vsock daemon's socket".into(),
-                        within: COMING_UP,
-                        log: log.to_owned(),
-                    });
-                }
-                if tokio::time::timeout(Duration::from_millis(1), daemon.wait())
-                    .await
-                    .is_ok()
-                {
-                    return Err(ended_early("the vsock daemon", &mut daemon, log).await);
-                }
-            }
-            Ok(Attached {
-                wire: VsockWire::User,
-                dialer: Dialer::User { socket },
-                daemon: Some((daemon, log.to_owned())),
-                device: None,
-            })
-        }
-    }
-}
-
-/// Whether somebody listens on a Unix socket, without connecting to it (the daemon would take us
-/// for QEMU). proc(5), `/proc/net/unix`: flag 0x10000 is `__SO_ACCEPTCON`.
-fn listening(socket: &Path) -> bool {
-    socket.exists()
-        && std::fs::read_to_string("/proc/net/unix").is_ok_and(|table| {
-            let socket = socket.to_string_lossy();
-            table.lines().any(|line| {
-                line.split_whitespace().nth(3) == Some("00010000")
-                    && line.ends_with(socket.as_ref())
-            })
-        })
-}
-
 fn listen(dir: &Path, name: &str) -> Result<UnixListener, MachineError> {
     let path = dir.join(name);
     unlink(&path)?;
@@ -421,7 +334,7 @@ fn listen(dir: &Path, name: &str) -> Result<UnixListener, MachineError> {
     )))
 }
 
-fn unlink(path: &Path) -> Result<(), MachineError> {
+pub(crate) fn unlink(path: &Path) -> Result<(), MachineError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(MachineError::io(format!(
             "cannot remove {}",
@@ -431,7 +344,7 @@ fn unlink(path: &Path) -> Result<(), MachineError> {
     }
 }
 
-fn create(path: &Path) -> Result<File, MachineError> {
+pub(crate) fn create(path: &Path) -> Result<File, MachineError> {
     File::create(path).map_err(MachineError::io(format!(
         "cannot create {}",
         path.display()
@@ -446,7 +359,7 @@ async fn accept_both(
     Ok((console.0, monitor.0))
 }
 
-async fn ended_early(program: &str, child: &mut Child, log: &Path) -> MachineError {
+pub(crate) async fn ended_early(program: &str, child: &mut Child, log: &Path) -> MachineError {
     let status = match child.wait().await {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
