@@ -22,8 +22,8 @@ pub struct Wiring {
     pub ram: Ram,
     /// How the vsock device is attached; `None` leaves its root port empty, for hot-plug.
     pub vsock: Option<VsockWire>,
-    /// Files that hold one SMBIOS type 11 string each.
-    pub credentials: Vec<PathBuf>,
+    /// The file that holds the SMBIOS type 11 string which invites the agent.
+    pub invitation: Option<PathBuf>,
     /// OVMF's code and this machine's variable store, for [`Firmware::Uefi`].
     pub uefi: Option<(PathBuf, PathBuf)>,
     /// Wait for the state of a snapshot on this descriptor instead of booting.
@@ -251,8 +251,8 @@ impl Arguments {
             }
             self.add("-append", direct.command_line.clone());
         }
-        for credential in &wiring.credentials {
-            self.add("-smbios", format!("type=11,path={}", comma(credential)));
+        if let Some(invitation) = &wiring.invitation {
+            self.add("-smbios", format!("type=11,path={}", comma(invitation)));
         }
     }
 

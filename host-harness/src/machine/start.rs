@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_protocol::CREDENTIAL;
 use keeper::{Child, Kept};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -40,17 +41,6 @@ const OVMF: &[(&str, &str)] = &[
         "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
         "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
     ),
-];
-
-/// Settings of an invited guest's kernel, as sysctl names (kernel.org, admin-guide/sysctl): what
-/// makes a broken kernel talk.
-const TALKATIVE: &[(&str, &str)] = &[
-    // All of the magic keys, task dumps included.
-    ("kernel.sysrq", "1"),
-    // An injected NMI makes the kernel panic with a trace instead of being shrugged off.
-    ("kernel.unknown_nmi_panic", "1"),
-    // Everything but debug messages goes to the console.
-    ("kernel.printk", "7 4 1 7"),
 ];
 
 /// A machine about to be started.
@@ -119,7 +109,10 @@ impl Launch {
             dir: run.path().to_owned(),
             ram,
             vsock: None,
-            credentials: credentials(secret.as_ref(), &run)?,
+            invitation: match &secret {
+                Some(secret) => Some(invitation(secret, &run)?),
+                None => None,
+            },
             uefi: uefi(&spec, run.path())?,
             incoming: incoming.is_some().then_some(0),
             sandbox: qemu.sandbox,
@@ -287,26 +280,11 @@ fn uefi(spec: &MachineSpec, dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, Ma
     Ok(Some((code.into(), vars)))
 }
 
-/// SMBIOS strings for an invited guest, each in a file of its own so that none shows in `ps`.
-/// systemd hands them out as credentials (systemd.exec(5), smbios-type-11(7)).
-fn credentials(secret: Option<&Secret>, run: &RunDir) -> Result<Vec<PathBuf>, MachineError> {
-    let Some(secret) = secret else {
-        return Ok(Vec::new());
-    };
-    let sysctl: String = TALKATIVE
-        .iter()
-        .map(|(name, value)| format!("{name} = {value}\n"))
-        .collect();
-    [
-        ("vexfs.agent-secret", secret.hex()),
-        ("sysctl.extra", sysctl),
-    ]
-    .into_iter()
-    .map(|(name, value)| {
-        let text = format!("io.systemd.credential:{name}={value}");
-        run.write(&format!("{name}.smbios"), text.as_bytes())
-    })
-    .collect()
+/// The invitation: an SMBIOS string that systemd hands out as a credential (systemd.exec(5)). In a
+/// file, so that it does not show in `ps`.
+fn invitation(secret: &Secret, run: &RunDir) -> Result<PathBuf, MachineError> {
+    let text = format!("io.systemd.credential:{CREDENTIAL}={}", secret.hex());
+    run.write("invitation.smbios", text.as_bytes())
 }
 
 /// Makes the scratch disks that are not there yet, sparse.

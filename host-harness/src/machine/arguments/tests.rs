@@ -21,7 +21,7 @@ fn wiring() -> Wiring {
         dir: "/tmp/vexfs-0123456789".into(),
         ram: Ram::Memfd,
         vsock: Some(VsockWire::User),
-        credentials: vec!["/tmp/vexfs-0123456789/vexfs.agent-secret.smbios".into()],
+        invitation: Some("/tmp/vexfs-0123456789/invitation.smbios".into()),
         uefi: None,
         incoming: None,
         sandbox: true,
@@ -50,7 +50,7 @@ fn uninvited(spec: MachineSpec, wiring: Wiring) -> (MachineSpec, Wiring) {
             ..spec
         },
         Wiring {
-            credentials: vec![],
+            invitation: None,
             ..wiring
         },
     )
