@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use crate::flow::{Gone, Inlet, Outlet};
 use crate::off_thread;
 
-/// Entries in one [`Event::Entries`]; a few kilobytes each.
+/// Entries in one [`Event::Entries`].
 const ENTRIES: usize = 64;
 
 /// The path here that the host means.
@@ -219,14 +219,20 @@ pub async fn list(path: GuestPath, outlet: &Outlet) -> Result<Reply, Fault> {
 
 fn next_entries(entries: &mut ReadDir) -> Result<Vec<DirEntry>, Fault> {
     let mut batch = Vec::new();
-    while batch.len() < ENTRIES {
+    // Names and link targets can be long; an event must stay well inside the window.
+    let mut weight = 0;
+    while batch.len() < ENTRIES && weight < CHUNK {
         let Some(entry) = entries.next() else { break };
         let entry = entry.map_err(|error| Fault::from_io("read a directory", &error))?;
         match entry.metadata() {
-            Ok(metadata) => batch.push(DirEntry {
-                name: GuestPath::from_bytes(entry.file_name().into_vec()),
-                stat: describe(&metadata, &entry.path()),
-            }),
+            Ok(metadata) => {
+                let entry = DirEntry {
+                    name: GuestPath::from_bytes(entry.file_name().into_vec()),
+                    stat: describe(&metadata, &entry.path()),
+                };
+                weight += entry.weight();
+                batch.push(entry);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let what = format!("stat {}", entry.path().display());

@@ -26,7 +26,7 @@ const RECORD: usize = 8192;
 /// Records in one event, at most.
 const BATCH: usize = 64;
 /// Weight at which an event is sent before it has [`BATCH`] records.
-const BATCH_WEIGHT: u32 = 32 * 1024;
+const BATCH_WEIGHT: usize = agent_protocol::CHUNK;
 
 /// What one read of `/dev/kmsg` gave.
 enum Next {
@@ -143,7 +143,7 @@ struct Reader {
     /// First sequence number not taken.
     next: u64,
     batch: Vec<KmsgRecord>,
-    weight: u32,
+    weight: usize,
 }
 
 impl Reader {
@@ -160,7 +160,7 @@ impl Reader {
                 .map_err(|_| gone())?;
         }
         self.next = record.sequence + 1;
-        self.weight += Event::Kmsg(vec![record.clone()]).weight();
+        self.weight += record.weight();
         self.batch.push(record);
         if self.batch.len() == BATCH || self.weight >= BATCH_WEIGHT {
             self.flush(outlet).await?;

@@ -120,7 +120,9 @@ pub struct DirEntry {
 }
 
 impl DirEntry {
-    pub(super) fn weight(&self) -> usize {
+    /// What it adds to the weight of its event.
+    #[must_use]
+    pub fn weight(&self) -> usize {
         let target = self
             .stat
             .link_target

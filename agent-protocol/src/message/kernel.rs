@@ -123,7 +123,9 @@ impl KmsgRecord {
         self.facility == 0
     }
 
-    pub(super) fn weight(&self) -> usize {
+    /// What it adds to the weight of its event.
+    #[must_use]
+    pub fn weight(&self) -> usize {
         64 + self.text.len() + self.properties.len()
     }
 }
