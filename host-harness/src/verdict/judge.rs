@@ -25,11 +25,11 @@ const EXCERPT_LINES: usize = 60;
 /// Longest line of an excerpt, in bytes.
 const EXCERPT_WIDTH: usize = 300;
 
-/// What the records say, less nothing: an allowed finding is there with its reason, a required one that
-/// is absent is there as [`Kind::Missing`].
+/// What the records say. An allowed finding is among the findings, with its reason; a required one that is
+/// absent is there as [`Kind::Missing`]. No findings means that the log is clean.
 ///
 /// `records` may hold kmsg records, console lines and machine events in any mixture, each kind in its own
-/// order. No findings means that the log is clean.
+/// order. Best judged are the records of one boot; of several, kmsg can no longer vouch for the console.
 pub fn judge(records: &[Record], expected: &Expectations) -> Vec<Finding> {
     let (lines, events) = timeline(records);
     let mut found = Found::default();

@@ -25,8 +25,8 @@ mod finding;
 mod golden;
 mod judge;
 mod rule;
-mod title;
 mod timeline;
+mod title;
 
 pub use expect::{Expectations, Matcher, Undeclared};
 pub use finding::{Finding, Follower, Kind, Severity};

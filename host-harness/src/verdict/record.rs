@@ -68,7 +68,7 @@ impl Record {
                 level,
             },
             at: Some(at),
-            text: text.into(),
+            text: plain(text),
         }
     }
 
@@ -89,7 +89,7 @@ impl Record {
         Some(Record {
             origin,
             at: Some(Duration::from_micros(micros)),
-            text: unescape(text),
+            text: plain(&unescape(text)),
         })
     }
 
@@ -184,7 +184,8 @@ fn digits(text: &str) -> Option<u64> {
         .flatten()
 }
 
-/// Removes terminal control: CSI and OSC sequences, other escapes, stray control characters.
+/// Removes terminal control, so that both sources give the same text and a report is safe to show: CSI
+/// and OSC sequences, other escapes, stray control characters.
 fn plain(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut chars = line.chars().peekable();
@@ -195,7 +196,7 @@ fn plain(line: &str) -> String {
                 Some(']') => while chars.next().is_some_and(|c| c != '\u{7}' && c != '\u{1b}') {},
                 _ => {}
             },
-            '\t' => out.push(c),
+            '\t' | '\n' => out.push(c),
             c if c.is_control() => {}
             c => out.push(c),
         }

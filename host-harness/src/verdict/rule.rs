@@ -107,6 +107,7 @@ pub(super) struct Rule {
     pub details: Vec<Regex>,
     pub until: Option<Regex>,
     pub lines: usize,
+    patterns: Vec<Regex>,
     unless: RegexSet,
 }
 
@@ -120,7 +121,8 @@ pub(super) struct Rules {
 /// The header patterns for one speaker.
 struct Headers {
     set: RegexSet,
-    each: Vec<(usize, Regex)>,
+    /// For each pattern of the set: the rule, and which of its patterns.
+    each: Vec<(usize, usize)>,
 }
 
 #[derive(Deserialize)]
@@ -146,24 +148,27 @@ impl Rules {
                     return Err(format!("{file}.toml: rule `{}` exists twice", data.name));
                 }
                 let place = |e: regex::Error| format!("{file}.toml: rule `{}`: {e}", data.name);
-                all.push(Rule {
-                    details: data
-                        .details
+                let all_of = |patterns: &[String]| {
+                    patterns
                         .iter()
                         .map(|p| compile(p))
-                        .collect::<Result<_, _>>()
-                        .map_err(place)?,
+                        .collect::<Result<Vec<_>, _>>()
+                };
+                let longest = if data.until.is_some() {
+                    REPORT_LINES
+                } else {
+                    1
+                };
+                all.push(Rule {
+                    patterns: all_of(&data.patterns).map_err(place)?,
+                    details: all_of(&data.details).map_err(place)?,
                     until: data
                         .until
                         .as_deref()
                         .map(compile)
                         .transpose()
                         .map_err(place)?,
-                    lines: data.lines.unwrap_or(if data.until.is_some() {
-                        REPORT_LINES
-                    } else {
-                        1
-                    }),
+                    lines: data.lines.unwrap_or(longest),
                     unless: compile_set(&data.unless).map_err(place)?,
                     data,
                 });
@@ -179,7 +184,7 @@ impl Rules {
                 }
             }
         }
-        let headers = |speaker| Headers::compile(&all, speaker).map_err(|e| e.to_string());
+        let headers = |speaker| Headers::compile(&all, speaker);
         let headers = [
             headers(Speaker::Kernel)?,
             headers(Speaker::Systemd)?,
@@ -210,6 +215,7 @@ impl Rules {
         headers.set.matches(line).into_iter().find_map(|index| {
             let (rule, pattern) = &headers.each[index];
             let rule = &self.all[*rule];
+            let pattern = &rule.patterns[*pattern];
             let loud = rule
                 .data
                 .level
@@ -248,23 +254,17 @@ impl Rule {
 }
 
 impl Headers {
-    fn compile(rules: &[Rule], speaker: Speaker) -> Result<Headers, regex::Error> {
-        let patterns: Vec<(usize, String)> = rules
-            .iter()
-            .enumerate()
-            .filter(|(_, rule)| rule.data.speakers.contains(&speaker))
-            .flat_map(|(index, rule)| {
-                rule.data
-                    .patterns
-                    .iter()
-                    .map(move |p| (index, p.replace("SYM", SYM)))
-            })
+    fn compile(rules: &[Rule], speaker: Speaker) -> Result<Headers, String> {
+        let heard = rules.iter().enumerate();
+        let heard = heard.filter(|(_, rule)| rule.data.speakers.contains(&speaker));
+        let each: Vec<(usize, usize)> = heard
+            .flat_map(|(index, rule)| (0..rule.patterns.len()).map(move |pattern| (index, pattern)))
             .collect();
-        let set = compile_set(&patterns.iter().map(|(_, p)| p.clone()).collect::<Vec<_>>())?;
-        let each = patterns
+        let patterns: Vec<&str> = each
             .iter()
-            .map(|(index, p)| Ok((*index, compile(p)?)))
-            .collect::<Result<_, _>>()?;
+            .map(|(rule, pattern)| rules[*rule].patterns[*pattern].as_str())
+            .collect();
+        let set = compile_set(&patterns).map_err(|e| format!("all rules together: {e}"))?;
         Ok(Headers { set, each })
     }
 }
@@ -287,7 +287,7 @@ fn compile(pattern: &str) -> Result<Regex, regex::Error> {
         .build()
 }
 
-fn compile_set(patterns: &[String]) -> Result<RegexSet, regex::Error> {
+fn compile_set(patterns: &[impl AsRef<str>]) -> Result<RegexSet, regex::Error> {
     RegexSetBuilder::new(patterns).unicode(false).build()
 }
 

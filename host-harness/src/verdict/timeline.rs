@@ -5,8 +5,11 @@
 //! (the agent dies with the machine, the console does not), and what was lost in between. So neither a
 //! program that writes an oops to `/dev/kmsg`, nor one that writes it to the console with a plausible
 //! stamp, is taken for the kernel while kmsg covers that time.
+//!
+//! A guest that rebooted has lived the same times twice. Then kmsg covers nothing, and only lines that are
+//! the same in both sources are taken for one: rather a forged finding than a hidden one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::record::{LINE_MAX, MachineEvent, Origin, Record};
@@ -15,6 +18,9 @@ use super::rule::Speaker;
 /// How far from the ends of a covered time a console line may still be one that kmsg missed: stamps are
 /// taken before records get their numbers, so that neighbours can be out of order.
 const SLACK: Duration = Duration::from_millis(10);
+
+/// A console stamp this far behind an earlier one is another boot's.
+const BACKWARDS: Duration = Duration::from_secs(1);
 
 /// syslog(3) `LOG_DAEMON`: systemd and its tools.
 const DAEMON: u16 = 3;
@@ -31,17 +37,11 @@ pub(super) struct Line<'a> {
 
 /// All lines in order, and the machine's events.
 pub(super) fn timeline(records: &[Record]) -> (Vec<Line<'_>>, Vec<MachineEvent>) {
-    let mut kmsg: Vec<(u64, &Record)> = records
-        .iter()
-        .filter_map(|record| match record.origin {
-            Origin::Kmsg { sequence, .. } => Some((sequence, record)),
-            _ => None,
-        })
-        .collect();
-    // A stream that was opened twice hands out records twice.
-    kmsg.sort_by_key(|(sequence, _)| *sequence);
-    kmsg.dedup_by_key(|(sequence, _)| *sequence);
-    let covered = covered(&kmsg);
+    let (kmsg, kmsg_is_one) = kmsg(records);
+    let covered = match kmsg_is_one && console_is_one(records) {
+        true => covered(&kmsg),
+        false => Vec::new(),
+    };
     let known: HashSet<(Duration, &str)> = kmsg
         .iter()
         .flat_map(|(_, r)| {
@@ -80,6 +80,39 @@ pub(super) fn timeline(records: &[Record]) -> (Vec<Line<'_>>, Vec<MachineEvent>)
     }
     merge(&mut lines, console);
     (lines, events)
+}
+
+/// The kmsg records, each once (a stream that was opened twice hands them out twice), and whether all are
+/// of one boot: after a reboot numbers begin anew, with other content.
+fn kmsg(records: &[Record]) -> (Vec<(u64, &Record)>, bool) {
+    let mut first: HashMap<u64, &Record> = HashMap::new();
+    let mut seen: HashSet<(u64, Option<Duration>, &str)> = HashSet::new();
+    let mut out = Vec::new();
+    let mut one_boot = true;
+    for record in records {
+        let Origin::Kmsg { sequence, .. } = record.origin else {
+            continue;
+        };
+        if seen.insert((sequence, record.at, &record.text)) {
+            one_boot &= first.insert(sequence, record).is_none();
+            out.push((sequence, record));
+        }
+    }
+    (out, one_boot)
+}
+
+/// Whether the console's stamps never go back by more than neighbours may be out of order.
+fn console_is_one(records: &[Record]) -> bool {
+    let mut latest = Duration::ZERO;
+    records
+        .iter()
+        .filter(|record| record.origin == Origin::Console)
+        .all(|record| {
+            let at = record.at.unwrap_or(latest);
+            let forward = at + BACKWARDS >= latest;
+            latest = latest.max(at);
+            forward
+        })
 }
 
 /// The times for which kmsg has every record: runs of consecutive numbers, less the slack at their ends.

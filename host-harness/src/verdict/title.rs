@@ -17,7 +17,7 @@ static VOLATILE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"(?-u)\b0x[0-9a-fA-F]+\b", "ADDR"),
         (r"(?-u)\b[0-9a-f]{8,}\b", "ADDR"),
         (r"(?-u)\+ADDR/ADDR", ""),
-        (r"(?-u)\b[\w.:-]+/\d+\b", "TASK"),
+        (r"(?-u)\b[\w.-]+(?:/(?:ADDR|u?\d+(?::\d+)?))+\b", "TASK"),
         (r"(?-u)\b\d+\b", "N"),
     ]
     .map(|(pattern, stand_in)| (fixed(pattern), stand_in))
@@ -84,7 +84,13 @@ pub(super) fn title(rule: &Rule, mut captures: BTreeMap<String, String>, lines: 
         .unwrap_or_default();
     let mut text = rule.data.title.replace("{in}", &function);
     for (key, value) in &captures {
-        text = text.replace(&format!("{{{key}}}"), &stable(value));
+        // `what` is free text; the other captures are names, whose digits belong to them.
+        let value = if key == "what" {
+            stable(value)
+        } else {
+            value.clone()
+        };
+        text = text.replace(&format!("{{{key}}}"), &value);
     }
     tidy(&text)
 }
@@ -126,6 +132,10 @@ mod tests {
         assert_eq!(
             stable("at ffff88800b1a4d40 by fio/812 on vda1"),
             "at ADDR by TASK on vda1"
+        );
+        assert_eq!(
+            stable("kworker/u4:2/33 and kworker/1:0/0x0001/22"),
+            "TASK and TASK"
         );
         assert_eq!(stable("inode 77 has size 0x1000"), "inode N has size ADDR");
         assert_eq!(stable("vexfs_read+0x1c/0x40 [vexfs]"), "vexfs_read [vexfs]");
