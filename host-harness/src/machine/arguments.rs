@@ -206,9 +206,10 @@ impl Arguments {
                 "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
             );
         }
-        // A panicked guest stays, stopped, for whoever wants to look at registers and memory.
+        // A panicked guest goes on for a moment: what it says from an NMI reaches the console only
+        // after pvpanic was told. It is then stopped by us.
         let reboot = if spec.may_reboot { "reset" } else { "shutdown" };
-        self.add("-action", format!("panic=pause,reboot={reboot}"));
+        self.add("-action", format!("panic=none,reboot={reboot}"));
     }
 
     fn memory(&mut self, spec: &MachineSpec, wiring: &Wiring) {

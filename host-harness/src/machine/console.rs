@@ -154,12 +154,12 @@ impl Console {
             .unwrap_or_default();
     }
 
-    /// Waits until nothing has come for `quiet`, but not longer than `limit`.
+    /// Waits until nothing has come for as long as `quiet`, from now on; at most `limit`.
     pub async fn settled(&self, quiet: Duration, limit: Duration) {
-        let deadline = Instant::now() + limit;
+        let begin = Instant::now();
         loop {
-            let idle = self.state().last.elapsed();
-            if idle >= quiet || *self.end.borrow() || Instant::now() >= deadline {
+            let idle = self.state().last.max(begin).elapsed();
+            if idle >= quiet || *self.end.borrow() || begin.elapsed() >= limit {
                 return;
             }
             tokio::time::sleep(quiet - idle).await;

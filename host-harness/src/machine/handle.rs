@@ -2,19 +2,17 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use keeper::Child;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::arguments::ids;
 use super::attach::Attached;
+use super::coroner::{Coroner, Shared, ended, take};
 use super::start::{Launch, tail};
 use super::vsock::Dialer;
 use super::{
@@ -56,9 +54,6 @@ impl std::fmt::Debug for Secret {
         f.write_str("Secret(..)")
     }
 }
-
-/// A child whose end a task waits for while its owner may kill it at any time.
-type Shared = Arc<Mutex<Option<Child>>>;
 
 /// One QEMU process and everything attached to it. Dropping it kills it and removes its sockets,
 /// overlay and secret; its logs stay.
@@ -134,6 +129,7 @@ impl Machine {
             events: events.clone(),
             death,
             console: console.clone(),
+            qmp: parts.qmp.clone(),
             last_shutdown: Arc::default(),
         };
         let pid = parts.qemu.pid();
@@ -382,119 +378,5 @@ impl Drop for Machine {
         }
         drop(take(&self.qemu));
         drop(take(&self.daemon));
-    }
-}
-
-fn take(child: &Shared) -> Option<Child> {
-    child.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-/// Waits for the end of a child that may be taken away meanwhile: then this is `None`, or never
-/// resolves.
-async fn ended(child: Shared) -> Option<std::io::Result<ExitStatus>> {
-    std::future::poll_fn(|context| {
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-        match child.as_mut() {
-            // `Child::wait` may be dropped and called again; the waker stays registered.
-            Some(child) => std::pin::pin!(child.wait()).poll(context).map(Some),
-            None => Poll::Ready(None),
-        }
-    })
-    .await
-}
-
-/// Watches for the end and pronounces it, once.
-#[derive(Clone)]
-struct Coroner {
-    events: broadcast::Sender<MachineEvent>,
-    death: watch::Sender<Option<Death>>,
-    console: Console,
-    last_shutdown: Arc<Mutex<Option<String>>>,
-}
-
-impl Coroner {
-    /// The first cause is the one that counts.
-    fn pronounce(&self, death: Death) {
-        let first = self.death.send_if_modified(|known| {
-            let first = known.is_none();
-            if first {
-                *known = Some(death.clone());
-            }
-            first
-        });
-        if first {
-            self.tell(MachineEvent::Died(death));
-        }
-    }
-
-    fn tell(&self, event: MachineEvent) {
-        // No receiver is no error.
-        self.events.send(event).map(drop).unwrap_or_default();
-    }
-
-    /// Turns QMP events into ours until QEMU hangs up.
-    async fn follow(self, mut events: mpsc::UnboundedReceiver<QmpEvent>) {
-        while let Some(QmpEvent { name, data }) = events.recv().await {
-            let guest = data["guest"].as_bool().unwrap_or_default();
-            let reason = data["reason"].as_str().unwrap_or_default().to_owned();
-            match name.as_str() {
-                "GUEST_PANICKED" => {
-                    self.tell(MachineEvent::GuestPanicked);
-                    // The panic's text was written before pvpanic was told; let it reach us.
-                    let (quiet, limit) = (Duration::from_millis(30), Duration::from_millis(500));
-                    self.console.settled(quiet, limit).await;
-                    self.pronounce(Death::GuestPanicked);
-                }
-                "SHUTDOWN" => {
-                    *self
-                        .last_shutdown
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
-                    self.tell(MachineEvent::Shutdown { guest, reason });
-                }
-                "RESET" => self.tell(MachineEvent::Reset { guest, reason }),
-                "BLOCK_IO_ERROR" => self.disk_error(&data),
-                _ => self.tell(MachineEvent::Other { name, data }),
-            }
-        }
-    }
-
-    /// QEMU's default stops the guest when the host's disk is full, and tells it of other errors;
-    /// both would look like the guest's fault.
-    fn disk_error(&self, data: &Value) {
-        let word = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
-        let disk = match word("node-name") {
-            name if name.is_empty() => ids::SYSTEM.to_owned(),
-            name => name,
-        };
-        let full = data["nospace"].as_bool().unwrap_or_default();
-        self.pronounce(Death::DiskError {
-            disk,
-            full,
-            reason: word("reason"),
-        });
-    }
-
-    async fn wait_for_qemu(self, qemu: Shared, told: JoinHandle<()>) {
-        let Some(status) = ended(qemu).await else {
-            return;
-        };
-        // Its last events and the last of its console are still in the sockets.
-        let rest = async {
-            told.await.unwrap_or_default();
-            self.console.ended().await;
-        };
-        tokio::time::timeout(Duration::from_secs(1), rest)
-            .await
-            .unwrap_or_default();
-        let reason = self
-            .last_shutdown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        self.pronounce(Death::Exited {
-            status: status.ok(),
-            reason,
-        });
     }
 }

@@ -14,6 +14,7 @@ pub mod accel;
 pub mod arguments;
 mod attach;
 mod console;
+mod coroner;
 mod error;
 mod event;
 mod handle;
