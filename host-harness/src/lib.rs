@@ -1,4 +1,24 @@
-//! Placeholder, written in the next steps.
+//! Boots VexFS images, works through the agent in them, and judges from evidence whether they work.
+//!
+//! From the bottom up: [`machine`] is one QEMU with everything attached to it; [`agent`] is the
+//! client of the daemon in the guest; [`lab`] gives a check its guests and keeps what they leave;
+//! [`checks`] is the table of what must hold; [`verdict`] is the second judge, who reads the kernel
+//! log; [`runner`] brings them together and emits [`event`]s; [`report`] turns those into
+//! something for a reader. [`host`] probes what the machine we run on offers.
+//!
+//! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
+//! talks to) and [`event::CaseResult`] (what came of it). Building images is left to
+//! `image-builder`, and the life of processes to `keeper`.
+
 pub mod agent;
+pub mod checks;
+pub mod doctor;
+pub mod event;
+pub mod host;
+pub mod lab;
+pub mod layout;
 pub mod machine;
+pub mod report;
+pub mod runner;
+mod secret_scan;
 pub mod verdict;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use agent_protocol::Secret;
 use host_harness::machine::{
     Death, DiskFormat, ExtraDisk, Firmware, Machine, MachineError, MachineEvent, MachineSpec,
     overlay, vsock,
@@ -133,7 +134,7 @@ async fn boot_and_drop() -> Result<(), Failed> {
     let id = machine.id().to_owned();
     // QEMU, the vsock daemon, their keepers and the directory with its keeper.
     assert!(traces(&id).len() >= 5, "{:#?}", traces(&id));
-    let secret = hex::encode(machine.secret().ok_or("no secret")?.bytes());
+    let secret = machine.secret().ok_or("no secret")?.to_hex();
     assert!(
         !machine.command_line().join(" ").contains(&secret),
         "the secret shows in ps"
@@ -188,10 +189,17 @@ async fn boot_again() -> Result<(), Failed> {
         !machine.quit().await?.is_orderly(),
         "the guest did not end by itself"
     );
-    let (id, secret) = (machine.id().to_owned(), machine.secret().cloned());
+    let (id, secret) = (
+        machine.id().to_owned(),
+        machine.secret().map(Secret::to_hex),
+    );
     let again = machine.boot_again(&dir.path().join("log2")).await?;
     assert_eq!(again.id(), id);
-    assert_ne!(again.secret().cloned(), secret, "a secret is for one boot");
+    assert_ne!(
+        again.secret().map(Secret::to_hex),
+        secret,
+        "a secret is for one boot"
+    );
     let said = again
         .qmp()
         .human("qemu-io -d /machine/peripheral/system/virtio-backend \"read -P 7 0 4k\"")

@@ -1,3 +1,106 @@
-fn main() {
+//! `vexfs-images`: builds VexFS images, boots them, and says from evidence whether they work.
+//!
+//! One file per subcommand. Exit codes: 0 all is well, 1 something checked does not hold, 2 the
+//! command line or its input is wrong, 75 the host could not do its part, 130 or 143 interrupted.
+
+mod boot;
+mod build;
+mod ci;
+mod doctor;
+mod exec;
+mod options;
+mod shell;
+mod summary;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Builds bootable images with VexFS and checks them in real machines.
+#[derive(Debug, Parser)]
+#[command(name = "vexfs-images", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build images and, unless told otherwise, validate them
+    Build(build::Args),
+    /// Boot images and run the checks
+    Validate(validate::Args),
+    /// Boot an image and show its console until it ends or Ctrl-C
+    Boot(boot::Args),
+    /// Boot an image, run a program in it, and exit with the program's code
+    Exec(exec::Args),
+    /// Boot an image and open a shell in it
+    Shell(shell::Args),
+    /// What this host offers, and what is missing with the command that mends it
+    Doctor(doctor::Args),
+    /// Build, validate and report, as continuous integration does
+    Ci(ci::Args),
+}
+
+fn main() -> ExitCode {
     keeper::hook();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::from(75);
+        }
+    };
+    let code = runtime.block_on(interruptible(cli.command));
+    // Dropping what the command held has killed its machines; blocking readers of a terminal
+    // may still sit in read(2) and must not hold up the end.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+/// Runs the command, or drops it (and with it every machine and half-written file) on a signal.
+async fn interruptible(command: Command) -> u8 {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        eprintln!("error: cannot listen for signals");
+        return 75;
+    };
+    tokio::select! {
+        result = run(command) => match result {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                options::exit_code(&error)
+            }
+        },
+        _ = interrupt.recv() => {
+            eprintln!("interrupted: ended what was running");
+            130
+        }
+        _ = terminate.recv() => {
+            eprintln!("terminated: ended what was running");
+            143
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Build(args) => build::run(args).await,
+        Command::Validate(args) => validate::run(args).await,
+        Command::Boot(args) => boot::run(args).await,
+        Command::Exec(args) => exec::run(args).await,
+        Command::Shell(args) => shell::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Ci(args) => ci::run(args).await,
+    }
 }

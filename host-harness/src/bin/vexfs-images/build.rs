@@ -1,0 +1,208 @@
+//! `vexfs-images build`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::bail;
+use clap::builder::PossibleValuesParser;
+use host_harness::event::Event;
+use host_harness::host::Host;
+use host_harness::layout::Layout;
+use host_harness::report::TerminalReporter;
+use host_harness::runner::SharedReporters;
+use image_builder::{BuildEvent, BuildRequest, Image};
+
+use crate::options::{Machines, Place, Usage};
+use crate::validate;
+
+/// What to build.
+#[derive(Debug, Clone, clap::Args)]
+pub struct What {
+    /// Variants to build, separated by commas, or `all`
+    #[arg(long, value_delimiter = ',', default_value = "minimal")]
+    pub variants: Vec<String>,
+    /// Version the images are labelled with
+    #[arg(long, default_value = "1.0.0", value_parser = version)]
+    pub vexfs_version: String,
+    /// Kernel series
+    #[arg(long, default_value = "6.1", value_parser = PossibleValuesParser::new(["6.1", "6.12"]))]
+    pub kernel_version: String,
+    /// VexFS source tree [default: the one in the checkout]
+    #[arg(long, value_name = "DIR")]
+    pub vexfs_source: Option<PathBuf>,
+    /// Debian mirror to build from [default: what the host's apt uses]
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
+    /// Memory of the machine that is provisioned, in MiB [default: what the variant says]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
+    pub memory: Option<u32>,
+    /// Virtual size of the disk, like 8G [default: what the variant says]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_size: Option<String>,
+    /// Leave out the test stage inside the guest
+    #[arg(long)]
+    pub no_testing: bool,
+    /// Say why each stage ran
+    #[arg(long)]
+    pub explain: bool,
+    /// Show what the stages print
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// Options of `build`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    machines: Machines,
+    /// Do not boot and check the images afterwards
+    #[arg(long)]
+    no_validation: bool,
+}
+
+/// Builds, then validates (quick).
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    let layout = args.place.layout()?;
+    let host = args.machines.host(&layout).await?;
+    let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
+    let reporters = SharedReporters::new(vec![Box::new(terminal)]);
+    reporters.emit(&Event::RunStarted {
+        facts: host.facts(),
+    });
+    let begin = Instant::now();
+    let images = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
+    for image in &images {
+        println!("{}", image.disk.display());
+    }
+    if args.no_validation {
+        reporters.emit(&Event::RunFinished {
+            seconds: begin.elapsed().as_secs_f64(),
+        });
+        return Ok(0);
+    }
+    validate::judge(
+        &layout,
+        &host,
+        images,
+        &validate::Which::default(),
+        &reporters,
+    )
+    .await
+}
+
+/// Builds every variant asked for; one that fails does not stop the others.
+pub async fn images(
+    layout: &Layout,
+    host: &Host,
+    what: &What,
+    validation: bool,
+    reporters: &SharedReporters,
+) -> anyhow::Result<Vec<Image>> {
+    let mut images = Vec::new();
+    let mut failures = Vec::new();
+    for variant in variants(layout, &what.variants)? {
+        let request = request(layout, host, what, &variant, validation);
+        let progress = |step: &BuildEvent| {
+            reporters.emit(&Event::Build {
+                variant: variant.clone(),
+                step: step.clone(),
+            });
+        };
+        match image_builder::build(&request, &progress).await {
+            Ok(image) => images.push(image),
+            Err(error) => failures.push((variant.clone(), error)),
+        }
+    }
+    if failures.len() == 1 {
+        let (variant, error) = failures.remove(0);
+        return Err(anyhow::Error::new(error).context(format!("image {variant} was not built")));
+    }
+    if !failures.is_empty() {
+        let lines: Vec<String> = failures
+            .iter()
+            .map(|(v, e)| format!("  {v}: {e}"))
+            .collect();
+        bail!(
+            "{} images were not built:\n{}",
+            failures.len(),
+            lines.join("\n")
+        );
+    }
+    Ok(images)
+}
+
+fn request(
+    layout: &Layout,
+    host: &Host,
+    what: &What,
+    variant: &str,
+    validation: bool,
+) -> BuildRequest {
+    let defaults = BuildRequest::new(&layout.workspace);
+    BuildRequest {
+        variant: variant.to_owned(),
+        vexfs_version: what.vexfs_version.clone(),
+        kernel_version: what.kernel_version.clone(),
+        source: what
+            .vexfs_source
+            .clone()
+            .unwrap_or_else(|| defaults.source.clone()),
+        out_dir: layout.out.clone(),
+        cache_dir: layout.cache.clone(),
+        mirror: what.mirror.clone(),
+        accelerator: host.accel.chosen.to_string(),
+        memory_mib: what.memory,
+        disk_size: what.disk_size.clone(),
+        enable_testing: !what.no_testing,
+        enable_validation: validation,
+        verbose: what.verbose,
+        ..defaults
+    }
+}
+
+/// The variants meant, `all` spelled out.
+fn variants(layout: &Layout, words: &[String]) -> anyhow::Result<Vec<String>> {
+    if words != ["all"] {
+        return Ok(words.to_vec());
+    }
+    let dir = layout.workspace.join("packer/variants");
+    let entries = std::fs::read_dir(&dir).map_err(|e| {
+        Usage(format!(
+            "cannot list the variants in {}: {e}",
+            dir.display()
+        ))
+    })?;
+    let mut all: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".pkrvars.hcl")?
+                    .to_owned(),
+            )
+        })
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+/// A version number, with or without a leading `v`.
+pub fn version(word: &str) -> Result<String, String> {
+    let word = word.strip_prefix('v').unwrap_or(word);
+    let numeric = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+    let release = word.split(['-', '+']).next().unwrap_or_default();
+    let fine = word
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+'));
+    if fine && release.split('.').count() == 3 && release.split('.').all(numeric) {
+        Ok(word.to_owned())
+    } else {
+        Err(format!("`{word}` is no version like 1.0.0"))
+    }
+}

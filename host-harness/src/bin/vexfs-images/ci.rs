@@ -1,0 +1,48 @@
+//! `vexfs-images ci`: what `ci/pipeline` calls.
+
+use std::time::Instant;
+
+use host_harness::event::Event;
+use host_harness::report::TerminalReporter;
+use host_harness::runner::SharedReporters;
+
+use crate::options::{Machines, Place};
+use crate::summary::Summary;
+use crate::{build, validate};
+
+/// Options of `ci`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    what: build::What,
+    #[command(flatten)]
+    which: validate::Which,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    machines: Machines,
+}
+
+/// Builds, validates, reports, and ends with ten lines that say what came of it.
+pub async fn run(mut args: Args) -> anyhow::Result<u8> {
+    // A release is tagged in the CI system; the tag is the version.
+    if let Ok(tag) = std::env::var("CI_TAG") {
+        args.what.vexfs_version = build::version(&tag).map_err(crate::options::Usage)?;
+    }
+    let layout = args.place.layout()?;
+    let host = args.machines.host(&layout).await?;
+    let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
+    let summary = Summary::default();
+    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(summary.listener())]);
+    reporters.emit(&Event::RunStarted {
+        facts: host.facts(),
+    });
+    let begin = Instant::now();
+    let images = build::images(&layout, &host, &args.what, true, &reporters).await?;
+    let built = begin.elapsed();
+    let code = validate::judge(&layout, &host, images.clone(), &args.which, &reporters).await?;
+    let text = summary.text(&layout, &host, &images, &args.which, built, begin.elapsed());
+    std::fs::write(layout.reports().join("summary.txt"), &text)?;
+    print!("\n{text}");
+    Ok(code)
+}

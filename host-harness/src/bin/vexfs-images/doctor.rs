@@ -1,0 +1,70 @@
+//! `vexfs-images doctor`
+
+use host_harness::doctor;
+use host_harness::host::{Host, HostRequest};
+
+use crate::options::Place;
+
+/// What a build and its checks want at least, in MiB.
+const MEMORY_WANTED: u64 = 4 << 10;
+const DISK_WANTED: u64 = 8 << 10;
+
+/// Options of `doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Prints what there is, and for what there is not the command that mends it.
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    let layout = args.place.layout()?;
+    let mut wrong = Vec::new();
+    match Host::probe(&layout, HostRequest::default()).await {
+        Ok(host) => {
+            for (name, value) in host.facts() {
+                println!("{name:<20} {value}");
+            }
+        }
+        Err(error) => wrong.push(error.to_string()),
+    }
+    let tools = doctor::tools().await;
+    for tool in &tools {
+        match &tool.version {
+            Some(version) => println!("{:<20} {version}", tool.program),
+            None => println!("{:<20} MISSING ({})", tool.program, tool.purpose),
+        }
+    }
+    if let Some((total, available)) = doctor::memory_mib() {
+        println!("{:<20} {available} MiB available of {total} MiB", "memory");
+        if available < MEMORY_WANTED {
+            wrong.push(format!(
+                "{available} MiB of memory are available, a build wants {MEMORY_WANTED}"
+            ));
+        }
+    }
+    for (name, dir) in [("output disk", &layout.out), ("cache disk", &layout.cache)] {
+        let Some(free) = doctor::free_mib(dir) else {
+            continue;
+        };
+        println!("{name:<20} {free} MiB free for {}", dir.display());
+        if free < DISK_WANTED {
+            wrong.push(format!(
+                "{free} MiB are free for {}, a build wants {DISK_WANTED}",
+                dir.display()
+            ));
+        }
+    }
+    let remedies = doctor::remedies(&tools);
+    if remedies.is_empty() && wrong.is_empty() {
+        println!("everything is in place");
+        return Ok(0);
+    }
+    for line in &wrong {
+        println!("wrong: {line}");
+    }
+    for remedy in &remedies {
+        println!("mend with: {remedy}");
+    }
+    Ok(1)
+}

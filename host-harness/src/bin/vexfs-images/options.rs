@@ -1,0 +1,129 @@
+//! Options that several subcommands share, and what errors mean for the exit code.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use host_harness::host::{Host, HostRequest};
+use host_harness::lab::{BOOT_DEADLINE, Guest};
+use host_harness::layout::Layout;
+use host_harness::machine::{Machine, MachineSpec, VsockBackend, accel};
+use image_builder::{BuildError, Image};
+
+/// The most a single request of an interactive command may take.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where to work.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Folder for images, logs, reports and caches [default: out/ in the checkout]
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// The folders.
+    pub fn layout(&self) -> anyhow::Result<Layout> {
+        Layout::find(self.output_dir.as_deref()).map_err(anyhow::Error::msg)
+    }
+}
+
+/// How machines run on this host.
+#[derive(Debug, Clone, Args)]
+pub struct Machines {
+    /// What executes the guest: auto (KVM when a probe shows that it works), kvm or tcg
+    #[arg(long, value_name = "auto|kvm|tcg", default_value = "auto")]
+    pub accel: accel::Request,
+    /// What carries vsock: kernel or user [default: kernel when /dev/vhost-vsock works]
+    #[arg(long, value_name = "kernel|user", value_parser = backend)]
+    pub vsock: Option<VsockBackend>,
+}
+
+impl Machines {
+    /// Probes the host.
+    pub async fn host(&self, layout: &Layout) -> anyhow::Result<Host> {
+        Ok(Host::probe(
+            layout,
+            HostRequest {
+                accel: self.accel,
+                vsock: self.vsock,
+            },
+        )
+        .await?)
+    }
+}
+
+fn backend(word: &str) -> Result<VsockBackend, String> {
+    match word {
+        "kernel" => Ok(VsockBackend::Kernel),
+        "user" => Ok(VsockBackend::User),
+        other => Err(format!(
+            "unknown vsock backend `{other}`: it is kernel or user"
+        )),
+    }
+}
+
+/// The image a user means: a variant's name, an image's folder, or the disk in it.
+pub fn image(layout: &Layout, word: &Path) -> anyhow::Result<Image> {
+    if word.is_dir() {
+        return Image::open(word).with_context(|| format!("image {}", word.display()));
+    }
+    if word.is_file() {
+        let dir = word.parent().unwrap_or(Path::new("."));
+        return Image::open(dir).with_context(|| format!("image {}", word.display()));
+    }
+    let Some(variant) = word.to_str().filter(|w| !w.contains('/')) else {
+        bail!(Usage(format!("no image at {}", word.display())));
+    };
+    match Image::find(&layout.out, variant)? {
+        Some(image) => Ok(image),
+        None => bail!(Usage(format!(
+            "no image for variant `{variant}` in {}: run `cargo images build --variants {variant}`",
+            layout.images().display()
+        ))),
+    }
+}
+
+/// An error of the command line or of its input.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// 2 for bad input, 75 (EX_TEMPFAIL of sysexits.h) for a host that could not do its part.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let bad_input = error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    BuildError::UnknownVariant { .. }
+                        | BuildError::DataFile { .. }
+                        | BuildError::BadRequest { .. }
+                        | BuildError::MissingSource { .. }
+                        | BuildError::SourceBuild { .. }
+                )
+            )
+    });
+    if bad_input { 2 } else { 75 }
+}
+
+/// Boots an overlay of the image for one command, and waits for its agent.
+pub async fn boot(
+    layout: &Layout,
+    host: &Host,
+    image: &Image,
+    name: &str,
+) -> anyhow::Result<Guest> {
+    let logs = layout
+        .machine_logs()
+        .join(format!("{name}-{}", std::process::id()));
+    let machine = Machine::boot(MachineSpec {
+        accelerator: host.accel.chosen,
+        vsock: Some(host.vsock.chosen),
+        ..MachineSpec::new(name, image.disk.clone(), &logs)
+    })
+    .await?;
+    Ok(Guest::meet(Arc::new(machine), BOOT_DEADLINE, REQUEST_DEADLINE).await?)
+}

@@ -1,0 +1,124 @@
+//! `vexfs-images shell`
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use host_harness::agent::{Chunk, ExecSpec};
+use nix::sys::termios::{self, SetArg, Termios};
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::options::{self, Machines, Place, Usage};
+
+nix::ioctl_read_bad!(window_size, nix::libc::TIOCGWINSZ, nix::libc::winsize);
+
+/// Options of `shell`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image: a variant, a folder, or a disk
+    #[arg(default_value = "minimal", value_name = "IMAGE")]
+    image: PathBuf,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    machines: Machines,
+}
+
+/// Puts the terminal back as it was, whatever ends the session.
+struct Raw(Termios);
+
+impl Raw {
+    fn new() -> anyhow::Result<Raw> {
+        let before =
+            termios::tcgetattr(std::io::stdin()).context("cannot read the terminal's mode")?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw)?;
+        Ok(Raw(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Err(error) = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0) {
+            eprintln!("cannot put the terminal back ({error}): type `reset`");
+        }
+    }
+}
+
+/// Boots an overlay and opens a login shell on a terminal of its own.
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Usage(
+            "a shell needs a terminal: use `vexfs-images exec IMAGE -- CMD` in scripts".to_owned(),
+        )
+        .into());
+    }
+    let layout = args.place.layout()?;
+    let image = options::image(&layout, &args.image)?;
+    let host = args.machines.host(&layout).await?;
+    let guest = options::boot(&layout, &host, &image, "shell").await?;
+    eprintln!("console: {}", guest.machine().console().path().display());
+    let (rows, columns) = size();
+    let spec = ExecSpec::new(["/bin/sh", "-l"])
+        .env(
+            "TERM",
+            std::env::var("TERM").unwrap_or_else(|_| "vt100".to_owned()),
+        )
+        .terminal(rows, columns);
+    let mut session = guest.client().start(spec, Duration::MAX).await?;
+    let input = session.input();
+    let mut resized = signal(SignalKind::window_change())?;
+    let mut stdin = tokio::io::stdin();
+    let mut typed = [0; 4096];
+    let mut open = true;
+    let raw = Raw::new()?;
+    let code = loop {
+        tokio::select! {
+            chunk = session.next() => match chunk? {
+                Chunk::Stdout(bytes) | Chunk::Stderr(bytes) => {
+                    let mut out = std::io::stdout();
+                    out.write_all(&bytes)?;
+                    out.flush()?;
+                }
+                Chunk::Ended(result) => break crate::exec::code(result),
+            },
+            read = stdin.read(&mut typed), if open => match read? {
+                0 => {
+                    open = false;
+                    input.end().await?;
+                }
+                n => input.send(&typed[..n]).await?,
+            },
+            _ = resized.recv() => {
+                let (rows, columns) = size();
+                input.resize(rows, columns).await?;
+            }
+            death = guest.machine().died() => {
+                drop(raw);
+                anyhow::bail!("{death}; the console ends with:\n{}", guest.machine().console().tail(20));
+            }
+        }
+    };
+    drop(raw);
+    Ok(code)
+}
+
+/// Lines and characters of our terminal; 24 by 80 when it does not say.
+fn size() -> (u16, u16) {
+    let mut size = nix::libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes one `winsize` (ioctl_tty(2)), which `size` is.
+    #[allow(unsafe_code)]
+    let asked = unsafe { window_size(nix::libc::STDOUT_FILENO, &raw mut size) };
+    match asked {
+        Ok(_) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
+        _ => (24, 80),
+    }
+}

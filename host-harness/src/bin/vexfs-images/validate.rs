@@ -1,0 +1,161 @@
+//! `vexfs-images validate`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use host_harness::checks::{self, Tier};
+use host_harness::event::Event;
+use host_harness::host::Host;
+use host_harness::lab::{BOOT_DEADLINE, Setup};
+use host_harness::layout::Layout;
+use host_harness::report::{JunitReporter, TerminalReporter};
+use host_harness::runner::{self, SharedReporters};
+use image_builder::{BuildEvent, Image, ToolsRequest};
+
+use crate::options::{self, Machines, Place, Usage};
+
+/// How much to check.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum TestType {
+    /// Only that it comes up
+    BootOnly,
+    /// What takes minutes
+    #[default]
+    Quick,
+    /// Everything
+    Full,
+}
+
+/// Which checks to run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Which {
+    /// How much to check
+    #[arg(long, value_enum, default_value_t)]
+    pub test_type: TestType,
+    /// Only checks whose name contains this
+    #[arg(long, value_name = "PATTERN", default_value = "")]
+    pub check: String,
+    /// JUnit report [default: reports/junit.xml in the output folder]
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Seconds from power-on to the agent's answer, at most
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub boot_timeout: Option<u64>,
+    /// Checks that run at the same time [default: the number of host processors]
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<usize>,
+}
+
+/// Options of `validate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Images: variants, folders or disks
+    #[arg(default_value = "minimal", value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    machines: Machines,
+    /// Show more
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// Boots images and runs the checks.
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    let layout = args.place.layout()?;
+    let images = args
+        .images
+        .iter()
+        .map(|word| options::image(&layout, word))
+        .collect::<anyhow::Result<Vec<Image>>>()?;
+    let host = args.machines.host(&layout).await?;
+    let terminal = TerminalReporter::new(args.verbose, false);
+    let reporters = SharedReporters::new(vec![Box::new(terminal)]);
+    reporters.emit(&Event::RunStarted {
+        facts: host.facts(),
+    });
+    judge(&layout, &host, images, &args.which, &reporters).await
+}
+
+/// Runs the checks on finished images, and writes JUnit beside what `reporters` do.
+pub async fn judge(
+    layout: &Layout,
+    host: &Host,
+    images: Vec<Image>,
+    which: &Which,
+    reporters: &SharedReporters,
+) -> anyhow::Result<u8> {
+    let tier = match which.test_type {
+        TestType::BootOnly => Tier::BootOnly,
+        TestType::Quick => Tier::Quick,
+        TestType::Full => Tier::Full,
+    };
+    let selected: Vec<_> = checks::selected(tier, &which.check).collect();
+    if selected.is_empty() {
+        let names: Vec<&str> = checks::REGISTRY.iter().map(|c| c.name).collect();
+        return Err(Usage(format!(
+            "no check's name contains `{}`; there are: {}",
+            which.check,
+            names.join(", ")
+        ))
+        .into());
+    }
+    let begin = Instant::now();
+    let junit = which
+        .junit
+        .clone()
+        .unwrap_or_else(|| layout.reports().join("junit.xml"));
+    reporters.subscribe(Box::new(JunitReporter::new(&junit)));
+    reporters.catch_up(&Event::RunStarted {
+        facts: host.facts(),
+    });
+    let tools = tools(layout, reporters).await?;
+    let jobs = which.parallel.unwrap_or_else(runner::jobs).max(1);
+    let mut tally = runner::Tally::default();
+    for image in images {
+        let setup = Setup {
+            layout: layout.clone(),
+            host: host.clone(),
+            image,
+            tools: tools.clone(),
+            boot_deadline: which
+                .boot_timeout
+                .map_or(BOOT_DEADLINE, Duration::from_secs),
+            breaks: Vec::new(),
+        };
+        tally += runner::run(&Arc::new(setup), &selected, jobs, reporters).await;
+    }
+    reporters.emit(&Event::RunFinished {
+        seconds: begin.elapsed().as_secs_f64(),
+    });
+    eprintln!("{tally}; JUnit: {}", junit.display());
+    let unwritten = reporters.failures();
+    if !unwritten.is_empty() {
+        anyhow::bail!(
+            "the checks ran, but a report is missing: {}",
+            unwritten.join("; ")
+        );
+    }
+    Ok(tally.exit_code())
+}
+
+/// The disk with the tools that checks bring along.
+async fn tools(layout: &Layout, reporters: &SharedReporters) -> anyhow::Result<PathBuf> {
+    let request = ToolsRequest {
+        out_dir: layout.out.clone(),
+        cache_dir: layout.cache.clone(),
+        ..ToolsRequest::new(&layout.workspace)
+    };
+    let progress = |step: &BuildEvent| {
+        reporters.emit(&Event::Build {
+            variant: "tools disk".into(),
+            step: step.clone(),
+        });
+    };
+    Ok(image_builder::tools_disk(&request, &progress).await?)
+}

@@ -1,0 +1,89 @@
+//! The image comes up, and comes up the same every time.
+
+use crate::lab::{Boot, Failure, Guest, Lab};
+
+/// Every unit that should run runs, and systemd says that it is done.
+pub async fn settles(lab: &mut Lab) -> Result<(), Failure> {
+    let guest = lab.boot(Boot::invited()).await?;
+    lab.point("booted", &guest).await?;
+    settled(&guest).await?;
+    guest.power_off().await
+}
+
+/// Waits for systemd's own word on the boot.
+async fn settled(guest: &Guest) -> Result<(), Failure> {
+    let state = guest
+        .exec(["systemctl", "is-system-running", "--wait"])
+        .await?;
+    let failed = guest
+        .sh("systemctl list-units --failed --plain --no-legend")
+        .await?;
+    if state.stdout_text().trim() != "running" || !failed.trim().is_empty() {
+        let journal = guest
+            .sh("journalctl --boot --priority warning --no-pager --lines 40")
+            .await?;
+        return Err(Failure::check(
+            "boot",
+            format!(
+                "the system is `{}`, not `running`",
+                state.stdout_text().trim()
+            ),
+            format!("failed units:\n{failed}\njournal:\n{journal}"),
+        ));
+    }
+    Ok(())
+}
+
+/// What a boot leaves that must not depend on which boot it was.
+async fn portrait(guest: &Guest) -> Result<String, Failure> {
+    guest
+        .sh("uname -r
+             sed 's/ *$//' /proc/cmdline
+             findmnt --real --noheadings --output TARGET,FSTYPE,OPTIONS
+             lsblk --noheadings --output NAME,SIZE,FSTYPE /dev/vda
+             systemctl list-units --type service,socket,mount --state active,failed --plain --no-legend \
+               | awk '{print $1, $4}' | grep -v '^run-credentials' | sort
+             lsmod | awk 'NR > 1 {print $1}' | sort
+             dpkg-query -W | sha256sum")
+        .await
+}
+
+/// Boots an overlay of the image twice: the same system comes up, under different boot ids, and
+/// the image itself has not changed by a byte.
+pub async fn boots_twice(lab: &mut Lab) -> Result<(), Failure> {
+    let before = lab.image_digest().await?;
+    let mut portraits = Vec::new();
+    let mut boots = Vec::new();
+    for _ in 0..2 {
+        let guest = lab.boot(Boot::invited()).await?;
+        settled(&guest).await?;
+        lab.point("booted", &guest).await?;
+        portraits.push(portrait(&guest).await?);
+        boots.push(guest.boot_id().to_owned());
+        guest.power_off().await?;
+        drop(guest);
+    }
+    if boots[0] == boots[1] {
+        return Err(Failure::check(
+            "boot",
+            "both boots have one boot id",
+            boots[0].clone(),
+        ));
+    }
+    if portraits[0] != portraits[1] {
+        return Err(Failure::check(
+            "boot",
+            "the second boot is not like the first",
+            crate::lab::line_difference(&portraits[0], &portraits[1]),
+        ));
+    }
+    let after = lab.image_digest().await?;
+    if before != after {
+        return Err(Failure::check(
+            "image",
+            "booting changed the image",
+            format!("{before} -> {after}"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! The checks: a table of plain data, and one file of stories per topic.
+//!
+//! A check is something that must hold of an image. Its row says what it is called, what it costs
+//! and what kind of machine it needs; its story is a few lines that talk to a [`Guest`] and never
+//! to QEMU. How machines come about is the [`Lab`]'s work, who judges is the runner's.
+
+mod boot;
+mod filesystem;
+mod invitation;
+mod load;
+mod module;
+mod secrets;
+mod service;
+mod vexctl;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::lab::{Failure, Lab};
+
+/// How dear a check is; `quick` runs include `boot-only` ones, `full` runs all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tier {
+    /// The image comes up.
+    BootOnly,
+    /// Minutes at most for all of them together.
+    Quick,
+    /// Everything.
+    Full,
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Tier::BootOnly => "boot-only",
+            Tier::Quick => "quick",
+            Tier::Full => "full",
+        })
+    }
+}
+
+/// What kind of machine a check works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// A booted, settled guest; how long ago it booted does not matter.
+    Settled,
+    /// Machines of its own, from power-on: the boot itself is what is checked.
+    PowerOn,
+}
+
+/// The future of a story.
+pub type Telling<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+/// One row of the registry.
+#[derive(Clone, Copy)]
+pub struct Check {
+    /// Its name in reports and test filters; unique.
+    pub name: &'static str,
+    /// What must hold, as a sentence for a report.
+    pub about: &'static str,
+    /// How dear it is.
+    pub tier: Tier,
+    /// The machine it needs.
+    pub start: Start,
+    /// Longest time it may take on a settled guest under emulation, kept by the host.
+    pub deadline: Duration,
+    /// What it does.
+    pub story: for<'a> fn(&'a mut Lab) -> Telling<'a>,
+}
+
+impl std::fmt::Debug for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Check")
+            .field("name", &self.name)
+            .field("tier", &self.tier)
+            .finish()
+    }
+}
+
+/// A row: name, what must hold, tier, start, deadline in seconds, story.
+macro_rules! checks {
+    ($($name:literal $about:literal $tier:ident $start:ident $deadline:literal $story:path;)*) => {
+        &[$(Check {
+            name: $name,
+            about: $about,
+            tier: Tier::$tier,
+            start: Start::$start,
+            deadline: Duration::from_secs($deadline),
+            story: |lab| Box::pin($story(lab)),
+        }),*]
+    };
+}
+
+/// All checks, in the order in which they are reported.
+pub const REGISTRY: &[Check] = checks! {
+    "settles" "boots to a settled system with no failed unit"
+        BootOnly PowerOn 180 boot::settles;
+    "boots_twice" "boots the same twice from the untouched image"
+        Quick PowerOn 360 boot::boots_twice;
+    "uninvited_silence" "without the credential nothing listens"
+        Quick PowerOn 180 invitation::uninvited_silence;
+    "stranger_refused" "an unprivileged user inside the guest is refused by the agent"
+        Quick Settled 60 invitation::stranger_refused;
+    "wrong_secret_refused" "a host that does not know the secret is refused"
+        Quick Settled 60 invitation::wrong_secret_refused;
+    "module_load" "the module loads and shows its version"
+        Quick Settled 60 module::load;
+    "module_unload" "the module unloads with nothing new in the kernel log"
+        Quick Settled 60 module::unload;
+    "mkfs_mount" "a fresh file system mounts and unmounts"
+        Quick Settled 60 filesystem::mkfs_mount;
+    "write_remount_compare" "what was written is there after a remount"
+        Quick Settled 120 filesystem::write_remount_compare;
+    "vexctl_status" "vexctl shows its version and the status of a mount"
+        Quick Settled 60 vexctl::status;
+    "service" "vexfs.service starts, mounts and stops"
+        Quick Settled 90 service::mounts_and_stops;
+    "fio_verify" "fio reads back what it wrote"
+        Quick Settled 180 load::fio_verify;
+    "stress" "a short stress-ng run leaves a healthy file system"
+        Quick Settled 180 load::stress;
+    "no_secrets" "no password, key or token is in the image"
+        Quick Settled 120 secrets::none_in_the_image;
+};
+
+/// The check of this name.
+pub fn find(name: &str) -> Option<&'static Check> {
+    REGISTRY.iter().find(|check| check.name == name)
+}
+
+/// The checks a run of this tier includes, of those whose name contains `pattern`.
+pub fn selected<'a>(tier: Tier, pattern: &'a str) -> impl Iterator<Item = &'static Check> + 'a {
+    REGISTRY
+        .iter()
+        .filter(move |check| check.tier <= tier && check.name.contains(pattern))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_a_test_filter() {
+        let mut names: Vec<_> = REGISTRY.iter().map(|c| c.name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all, "a name is registered twice");
+        for name in names {
+            assert!(
+                name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn tiers_contain_each_other() {
+        let count = |tier| selected(tier, "").count();
+        assert!(count(Tier::BootOnly) >= 1);
+        assert!(count(Tier::BootOnly) < count(Tier::Quick));
+        assert!(count(Tier::Quick) <= count(Tier::Full));
+        assert_eq!(count(Tier::Full), REGISTRY.len());
+    }
+}

@@ -1,0 +1,187 @@
+//! What this host offers and what it lacks: the facts behind `vexfs-images doctor`.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use keeper::Kept;
+
+/// A program the project needs: name, how to ask its version, where it comes from, what it is for.
+struct Tool {
+    program: &'static str,
+    ask: &'static [&'static str],
+    from: Source,
+    purpose: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Debian(&'static str),
+    Cargo,
+    Rustup,
+}
+
+use Source::{Cargo, Debian, Rustup};
+
+#[rustfmt::skip]
+const TOOLS: &[Tool] = &[
+    Tool { program: "qemu-system-x86_64", ask: &["--version"], from: Debian("qemu-system-x86"), purpose: "boots images" },
+    Tool { program: "qemu-img", ask: &["--version"], from: Debian("qemu-utils"), purpose: "makes disks and overlays" },
+    Tool { program: "packer", ask: &["version"], from: Debian("packer"), purpose: "provisions images" },
+    Tool { program: "mmdebstrap", ask: &["--version"], from: Debian("mmdebstrap"), purpose: "makes the base" },
+    Tool { program: "mke2fs", ask: &["-V"], from: Debian("e2fsprogs"), purpose: "file systems without mounting" },
+    Tool { program: "sgdisk", ask: &["--version"], from: Debian("gdisk"), purpose: "partition table" },
+    Tool { program: "mcopy", ask: &["--version"], from: Debian("mtools"), purpose: "EFI partition without mounting" },
+    Tool { program: "grub-mkimage", ask: &["--version"], from: Debian("grub2-common"), purpose: "boot loader" },
+    Tool { program: "ssh-keygen", ask: &[], from: Debian("openssh-client"), purpose: "Packer's key of one build" },
+    Tool { program: "zstd", ask: &["--version"], from: Debian("zstd"), purpose: "compressed images" },
+    Tool { program: "make", ask: &["--version"], from: Debian("make"), purpose: "builds modules" },
+    Tool { program: "gcc", ask: &["--version"], from: Debian("gcc"), purpose: "links Rust programs" },
+    Tool { program: "git", ask: &["--version"], from: Debian("git"), purpose: "names the source's commit" },
+    Tool { program: "cargo", ask: &["--version"], from: Rustup, purpose: "builds our programs" },
+    Tool { program: "vhost-device-vsock", ask: &["--version"], from: Cargo, purpose: "vsock without kernel support" },
+    Tool { program: "cargo-nextest", ask: &["--version"], from: Cargo, purpose: "runs the tests" },
+];
+
+/// What became of looking for one tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The program's name.
+    pub program: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// The first line of what it says of its version; `None` when it is missing.
+    pub version: Option<String>,
+    /// The command that installs it.
+    pub remedy: String,
+}
+
+/// Asks every tool for its version.
+pub async fn tools() -> Vec<Found> {
+    let mut found = Vec::new();
+    for tool in TOOLS {
+        let program = match tool.program {
+            // Found where set-up puts it, also when that is not in PATH.
+            "vhost-device-vsock" => crate::machine::vsock::daemon().ok(),
+            _ => crate::machine::find_program(Path::new(tool.program)),
+        };
+        let version = match program {
+            Some(path) => Some(ask(&path, tool.ask).await),
+            None => None,
+        };
+        found.push(Found {
+            program: tool.program,
+            purpose: tool.purpose,
+            version,
+            remedy: match tool.from {
+                Debian(package) => format!("apt-get install -y {package}"),
+                Cargo => "ci/setup".to_owned(),
+                Rustup => "install the Rust toolchain with rustup".to_owned(),
+            },
+        });
+    }
+    found
+}
+
+/// The commands that mend all that is missing, each once; Debian packages in one command.
+pub fn remedies(found: &[Found]) -> Vec<String> {
+    let mut packages = Vec::new();
+    let mut others = Vec::new();
+    for missing in found.iter().filter(|f| f.version.is_none()) {
+        match missing.remedy.strip_prefix("apt-get install -y ") {
+            Some(package) => packages.push(package),
+            None if others.contains(&missing.remedy) => {}
+            None => others.push(missing.remedy.clone()),
+        }
+    }
+    if !packages.is_empty() {
+        others.insert(
+            0,
+            format!(
+                "apt-get install -y --no-install-recommends {}",
+                packages.join(" ")
+            ),
+        );
+    }
+    others
+}
+
+async fn ask(program: &Path, question: &[&str]) -> String {
+    if question.is_empty() {
+        return program.display().to_string();
+    }
+    let Ok((mut read, write)) = std::io::pipe() else {
+        return "?".to_owned();
+    };
+    let Ok(again) = write.try_clone() else {
+        return "?".to_owned();
+    };
+    let command = Kept::new(program)
+        .args(question.iter().copied())
+        .stdout(write)
+        .stderr(again);
+    let Ok(mut child) = command.spawn().await else {
+        return "does not start".to_owned();
+    };
+    if tokio::time::timeout(Duration::from_secs(10), child.wait())
+        .await
+        .is_err()
+    {
+        return "does not answer".to_owned();
+    }
+    let mut text = Vec::new();
+    // Its keeper is gone and all writers with it: this ends.
+    if read.read_to_end(&mut text).is_err() {
+        return "?".to_owned();
+    }
+    String::from_utf8_lossy(&text)
+        .lines()
+        .find(|l| !l.trim().is_empty())
+        .unwrap_or("?")
+        .to_owned()
+}
+
+/// Total and available memory in MiB, by proc(5).
+pub fn memory_mib() -> Option<(u64, u64)> {
+    use procfs::Current;
+    let info = procfs::Meminfo::current().ok()?;
+    Some((info.mem_total >> 20, info.mem_available? >> 20))
+}
+
+/// Free space in MiB of the file system that holds `path` or its nearest existing parent, for
+/// users without privileges (statvfs(3)).
+pub fn free_mib(path: &Path) -> Option<u64> {
+    let there = path.ancestors().find(|dir| dir.exists())?;
+    let stat = nix::sys::statvfs::statvfs(there).ok()?;
+    Some((stat.blocks_available() * stat.fragment_size()) >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_command_for_all_missing_packages() {
+        let found = |program, version: Option<&str>, remedy: &str| Found {
+            program,
+            purpose: "",
+            version: version.map(str::to_owned),
+            remedy: remedy.to_owned(),
+        };
+        let all = [
+            found("a", None, "apt-get install -y pa"),
+            found("b", Some("1"), "apt-get install -y pb"),
+            found("c", None, "apt-get install -y pc"),
+            found("d", None, "ci/setup"),
+            found("e", None, "ci/setup"),
+        ];
+        assert_eq!(
+            remedies(&all),
+            [
+                "apt-get install -y --no-install-recommends pa pc",
+                "ci/setup"
+            ]
+        );
+        assert!(remedies(&all[1..2]).is_empty());
+    }
+}

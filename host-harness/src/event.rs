@@ -1,0 +1,132 @@
+//! What happens during a run, as data. The runner emits events; reporters subscribe and know
+//! nothing of machines, checks or builds.
+
+use std::time::Duration;
+
+use image_builder::BuildEvent;
+use serde::Serialize;
+
+use crate::checks::Tier;
+use crate::verdict::outcome::Outcome;
+
+/// One step of a run, in the order they happen.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A run begins on a host with these facts (accelerator, vsock backend, versions).
+    RunStarted {
+        /// Name of each fact and its value, in the order to show them.
+        facts: Vec<(String, String)>,
+    },
+    /// The build of a variant's image moved on.
+    Build {
+        /// The variant.
+        variant: String,
+        /// What happened.
+        step: BuildEvent,
+    },
+    /// A check begins.
+    CaseStarted {
+        /// Which.
+        case: CaseId,
+    },
+    /// A check has its verdict.
+    CaseFinished(Box<CaseResult>),
+    /// All is done.
+    RunFinished {
+        /// Seconds since the run started.
+        seconds: f64,
+    },
+}
+
+/// The name of one check on one image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct CaseId {
+    /// The image's variant.
+    pub variant: String,
+    /// The tier the check belongs to.
+    pub tier: Tier,
+    /// The check's name in the registry.
+    pub check: String,
+}
+
+impl std::fmt::Display for CaseId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}::{}::{}", self.variant, self.tier, self.check)
+    }
+}
+
+/// What became of one check, with the evidence that ties it to a machine that ran.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaseResult {
+    /// Which check, on which variant.
+    pub case: CaseId,
+    /// The verdict of both judges.
+    pub outcome: Outcome,
+    /// How long it took, machine included.
+    pub took: Duration,
+    /// Machine id, boot id, console digest, accelerator and the like; a name can recur (a check
+    /// that boots twice has two machines).
+    pub properties: Vec<(String, String)>,
+    /// The transcript: what was asked of the guest and what it answered.
+    pub transcript: String,
+    /// The kernel log while the check ran.
+    pub kernel_log: String,
+}
+
+/// Somebody who wants to know what happens: the terminal, a JUnit file, a JSON stream.
+pub trait Reporter: Send {
+    /// Called for each event, in order.
+    ///
+    /// # Errors
+    /// When the report cannot be written; the run goes on, and its exit code tells.
+    fn on(&mut self, event: &Event) -> std::io::Result<()>;
+}
+
+/// Hands each event to all reporters and remembers what they could not do.
+#[derive(Default)]
+pub struct Reporters {
+    subscribers: Vec<Box<dyn Reporter>>,
+    failed: Vec<String>,
+}
+
+impl Reporters {
+    /// Reporters that will all see every event.
+    pub fn new(subscribers: Vec<Box<dyn Reporter>>) -> Reporters {
+        Reporters {
+            subscribers,
+            failed: Vec::new(),
+        }
+    }
+
+    /// Tells everybody.
+    pub fn emit(&mut self, event: &Event) {
+        for subscriber in &mut self.subscribers {
+            if let Err(error) = subscriber.on(event) {
+                let text = error.to_string();
+                if !self.failed.contains(&text) {
+                    self.failed.push(text);
+                }
+            }
+        }
+    }
+
+    /// One more from now on.
+    pub fn subscribe(&mut self, reporter: Box<dyn Reporter>) {
+        self.subscribers.push(reporter);
+    }
+
+    /// Tells only the last subscriber, what the others have heard already.
+    pub fn catch_up(&mut self, event: &Event) {
+        let others = self.subscribers.len().saturating_sub(1);
+        let mut last = Reporters::new(self.subscribers.split_off(others));
+        last.emit(event);
+        self.subscribers.append(&mut last.subscribers);
+        self.failed.append(&mut last.failed);
+    }
+
+    /// What could not be reported, each thing once.
+    pub fn failures(&self) -> &[String] {
+        &self.failed
+    }
+}

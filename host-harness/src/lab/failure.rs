@@ -1,0 +1,58 @@
+//! Why a story ended before its end.
+
+use crate::agent::AgentError;
+use crate::machine::{Death, MachineError};
+
+/// Why a check's story could not be told to the end. What it means for the verdict is decided by
+/// the runner, which also knows what the kernel said.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was checked does not hold.
+    #[error("{title}")]
+    Check {
+        /// The topic, a stable word for grouping (`mount`, `content`).
+        kind: &'static str,
+        /// One line: what is wrong.
+        title: String,
+        /// The evidence, any number of lines.
+        detail: String,
+    },
+    /// The machine died under the check.
+    #[error("{0}")]
+    Died(Death),
+    /// The agent could not do what was asked, or is not to be reached.
+    #[error("{doing}: {source}")]
+    Agent {
+        /// What was asked.
+        doing: String,
+        /// What came of it.
+        source: AgentError,
+    },
+    /// The host could not do its part; says nothing about the image.
+    #[error("{0}")]
+    Infrastructure(String),
+}
+
+impl Failure {
+    /// What was checked does not hold.
+    pub fn check(
+        kind: &'static str,
+        title: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Failure {
+        Failure::Check {
+            kind,
+            title: title.into(),
+            detail: detail.into(),
+        }
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Failure {
+        match error {
+            MachineError::Died(death) => Failure::Died(death),
+            other => Failure::Infrastructure(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! A guest as a story sees it: something to run programs on, with a disk to make a file system on.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_protocol::AGENT_PORT;
+use agent_protocol::message::KmsgRecord;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::{Failure, Lab};
+use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
+use crate::machine::{Death, Machine, MachineError};
+
+/// How long the handshake and the first answers may take once somebody accepts connections.
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
+
+/// A connection that broke is explained by the machine's end, if that comes within this time.
+const EXPLANATION: Duration = Duration::from_secs(3);
+
+/// How long an orderly power-off may take under emulation.
+const POWER_OFF: Duration = Duration::from_secs(60);
+
+/// Serial of the scratch disk, as `/dev/disk/by-id` shows it.
+const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
+
+/// Where the tools disk is mounted.
+const TOOLS: &str = "/run/vexfs-tools";
+
+/// A running guest whose agent answers. Clones are the same guest.
+#[derive(Clone)]
+pub struct Guest(Arc<Inner>);
+
+struct Inner {
+    machine: Arc<Machine>,
+    client: Client,
+    boot_id: String,
+    patience: Duration,
+    mark: OnceCell<u64>,
+    kernel_log: Mutex<Vec<KmsgRecord>>,
+    notes: Mutex<Vec<String>>,
+}
+
+/// A mounted file system under test.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    path: String,
+}
+
+impl Guest {
+    /// Waits for the agent of a machine and gets to know its guest. `patience` is the most any
+    /// single request may take.
+    ///
+    /// # Errors
+    /// When the machine dies or nobody answers, with the console's end.
+    pub async fn meet(
+        machine: Arc<Machine>,
+        within: Duration,
+        patience: Duration,
+    ) -> Result<Guest, Failure> {
+        let no_boot = |error: MachineError| match error {
+            MachineError::Died(death) => Failure::check(
+                "boot",
+                format!("the image does not boot: {death}"),
+                format!("the console ends with:\n{}", machine.console().tail(30)),
+            ),
+            MachineError::NoAnswer { within, .. } => Failure::check(
+                "boot",
+                format!(
+                    "the image does not boot: no answer from the agent within {} s",
+                    within.as_secs()
+                ),
+                format!("the console ends with:\n{}", machine.console().tail(30)),
+            ),
+            other => other.into(),
+        };
+        let stream = machine
+            .wait_for_port(AGENT_PORT, within)
+            .await
+            .map_err(no_boot)?;
+        let secret = machine.secret().ok_or_else(|| {
+            Failure::Infrastructure("an uninvited machine has no agent".to_owned())
+        })?;
+        let secret = Secret::from_bytes(*secret.bytes());
+        let agent = |doing: &str| {
+            let doing = doing.to_owned();
+            move |source| Failure::Agent { doing, source }
+        };
+        let client = Client::connect(stream, &secret, FIRST_ANSWER)
+            .await
+            .map_err(agent("shake hands with the agent"))?;
+        let info = client
+            .info(FIRST_ANSWER)
+            .await
+            .map_err(agent("ask for the system's facts"))?;
+        Ok(Guest(Arc::new(Inner {
+            machine,
+            client,
+            boot_id: info.boot_id,
+            patience,
+            mark: OnceCell::new(),
+            kernel_log: Mutex::default(),
+            notes: Mutex::default(),
+        })))
+    }
+
+    /// The kernel's id of this boot (`/proc/sys/kernel/random/boot_id`).
+    pub fn boot_id(&self) -> &str {
+        &self.0.boot_id
+    }
+
+    /// The machine under it.
+    pub fn machine(&self) -> &Machine {
+        &self.0.machine
+    }
+
+    /// The agent's client, for the few that need more than programs.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Races a request against the machine's death, which explains more than a broken connection.
+    pub(super) async fn ask<T>(
+        &self,
+        doing: &str,
+        request: impl Future<Output = Result<T, AgentError>>,
+    ) -> Result<T, Failure> {
+        let died = self.0.machine.died();
+        tokio::pin!(died);
+        let source = tokio::select! {
+            biased;
+            result = request => match result {
+                Ok(value) => return Ok(value),
+                Err(source) => source,
+            },
+            death = &mut died => return Err(Failure::Died(death)),
+        };
+        if source.is_disconnect()
+            && let Ok(death) = tokio::time::timeout(EXPLANATION, died).await
+        {
+            return Err(Failure::Died(death));
+        }
+        Err(Failure::Agent {
+            doing: doing.to_owned(),
+            source,
+        })
+    }
+
+    /// Runs a program as root and returns what became of it, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be run, or the guest dies under it.
+    pub async fn exec<A: Into<String>>(
+        &self,
+        argv: impl IntoIterator<Item = A>,
+    ) -> Result<Output, Failure> {
+        let argv = words(argv);
+        self.exec_spec(&argv.join(" "), ExecSpec::new(argv.clone()))
+            .await
+    }
+
+    /// As [`Guest::exec`], as another user.
+    ///
+    /// # Errors
+    /// As [`Guest::exec`].
+    pub async fn exec_as<A: Into<String>>(
+        &self,
+        user: &str,
+        argv: impl IntoIterator<Item = A>,
+    ) -> Result<Output, Failure> {
+        let argv = words(argv);
+        self.exec_spec(&argv.join(" "), ExecSpec::new(argv.clone()).user(user))
+            .await
+    }
+
+    async fn exec_spec(&self, line: &str, spec: ExecSpec) -> Result<Output, Failure> {
+        self.ask(
+            &format!("run `{line}`"),
+            self.0.client.exec(spec, self.0.patience),
+        )
+        .await
+    }
+
+    /// Runs a script by `/bin/sh -eu` as root and returns its standard output.
+    ///
+    /// # Errors
+    /// As [`Guest::exec`], and when the script ends with anything but success.
+    pub async fn sh(&self, script: &str) -> Result<String, Failure> {
+        let output = self.exec(["/bin/sh", "-euc", script]).await?;
+        if output.success() {
+            return Ok(output.stdout_text());
+        }
+        let script = script
+            .split('\n')
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join("\n");
+        let first = script.lines().next().unwrap_or_default();
+        let more = if script.lines().count() > 1 {
+            " …"
+        } else {
+            ""
+        };
+        Err(Failure::check(
+            "command",
+            format!("`{first}{more}` {}", output.ending()),
+            format!(
+                "$ {script}\n{}{}",
+                output.stdout_text(),
+                output.stderr_text()
+            ),
+        ))
+    }
+
+    /// Waits until systemd is done with the boot, whatever it thinks of it.
+    ///
+    /// # Errors
+    /// As [`Guest::exec`].
+    pub async fn settle(&self) -> Result<(), Failure> {
+        self.exec(["systemctl", "is-system-running", "--wait"])
+            .await
+            .map(drop)
+    }
+
+    /// From here on the kernel log counts for the check.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub(super) async fn mark(&self) -> Result<(), Failure> {
+        let mark = self.kernel_log_mark().await?;
+        self.0.mark.get_or_init(|| async { mark }).await;
+        Ok(())
+    }
+
+    /// Where the kernel log ends now.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub async fn kernel_log_mark(&self) -> Result<u64, Failure> {
+        self.ask(
+            "mark the kernel log",
+            self.0.client.kmsg_mark(self.0.patience),
+        )
+        .await
+    }
+
+    /// What the kernel itself said since a mark; user space's lines in the log are left out.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub async fn kernel_log_since(&self, mark: u64) -> Result<Vec<KmsgRecord>, Failure> {
+        Ok(self
+            .whole_log_since(mark)
+            .await?
+            .into_iter()
+            .filter(KmsgRecord::is_kernel)
+            .collect())
+    }
+
+    /// The kernel log since a mark, with what user space wrote into it.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub async fn whole_log_since(&self, mark: u64) -> Result<Vec<KmsgRecord>, Failure> {
+        let log = self.0.client.kmsg_since(mark, self.0.patience);
+        Ok(self.ask("read the kernel log", log).await?.records)
+    }
+
+    /// Fetches the kernel log since the check's mark, while the guest still can.
+    pub(super) async fn fetch_kernel_log(&self) -> Result<(), Failure> {
+        let from = self.0.mark.get().copied().unwrap_or_default();
+        let log = self.0.client.kmsg_since(from, FIRST_ANSWER);
+        let log = self.ask("read the kernel log", log).await?;
+        *self.0.kernel_log.lock().await = log.records;
+        Ok(())
+    }
+
+    /// What [`Guest::fetch_kernel_log`] fetched.
+    pub(super) async fn kernel_log(&self) -> Vec<KmsgRecord> {
+        self.0.kernel_log.lock().await.clone()
+    }
+
+    /// The transcript of all requests so far, and what stories noted.
+    pub(super) async fn transcript(&self) -> String {
+        let mut text = self.0.client.transcript().to_string();
+        for note in self.0.notes.lock().await.iter() {
+            text.push_str(note);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Puts a line into the report.
+    pub async fn note(&self, line: impl Into<String>) {
+        self.0.notes.lock().await.push(line.into());
+    }
+
+    /// Shuts the system down in good order and waits until the machine is off.
+    ///
+    /// # Errors
+    /// When it does not go off, or not in good order.
+    pub async fn power_off(&self) -> Result<(), Failure> {
+        self.fetch_kernel_log().await?;
+        self.ask("power off", self.0.client.power_off(self.0.patience))
+            .await?;
+        match tokio::time::timeout(POWER_OFF, self.0.machine.died()).await {
+            Ok(death) if death.is_orderly() => Ok(()),
+            Ok(death) => Err(Failure::Died(death)),
+            Err(_) => Err(Failure::check(
+                "power",
+                format!(
+                    "not off {} s after it was told to power off",
+                    POWER_OFF.as_secs()
+                ),
+                self.0.machine.console().tail(30),
+            )),
+        }
+    }
+
+    /// Whether the module is loaded, as a failure if it is not as it should be.
+    ///
+    /// # Errors
+    /// As said.
+    pub async fn expect_module(&self, name: &str, loaded: bool) -> Result<(), Failure> {
+        let modules = self
+            .ask("list modules", self.0.client.modules(self.0.patience))
+            .await?;
+        if modules.iter().any(|module| module.name == name) == loaded {
+            return Ok(());
+        }
+        let title = if loaded {
+            "is not loaded"
+        } else {
+            "is still loaded"
+        };
+        Err(Failure::check(
+            "module",
+            format!("{name} {title}"),
+            self.sh("cat /proc/modules").await?,
+        ))
+    }
+
+    /// A fresh file system under test on the scratch disk; returns its device.
+    ///
+    /// # Errors
+    /// When mkfs fails.
+    pub async fn fresh_disk(&self, lab: &Lab) -> Result<String, Failure> {
+        let mkfs = lab.source().mkfs.join(" ");
+        self.sh(&format!("{mkfs} {SCRATCH}")).await?;
+        Ok(SCRATCH.to_owned())
+    }
+
+    /// A fresh file system under test, mounted.
+    ///
+    /// # Errors
+    /// When mkfs or mount fails.
+    pub async fn fresh_mount(&self, lab: &Lab) -> Result<Mount, Failure> {
+        self.fresh_disk(lab).await?;
+        self.mount_again(lab).await
+    }
+
+    /// The scratch disk's file system mounted once more.
+    ///
+    /// # Errors
+    /// When mount(8) fails.
+    pub async fn mount_again(&self, lab: &Lab) -> Result<Mount, Failure> {
+        let source = lab.source();
+        let path = format!("/mnt/{}", source.fstype);
+        let options = match source.mount_options.as_str() {
+            "" => String::new(),
+            options => format!("-o {options}"),
+        };
+        self.sh(&format!(
+            "mkdir -p {path}; mount -t {} {options} {SCRATCH} {path}",
+            source.fstype
+        ))
+        .await?;
+        Ok(Mount { path })
+    }
+
+    /// The folder with the programs of the tools disk.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    pub async fn tools(&self, _lab: &Lab) -> Result<String, Failure> {
+        self.sh(&format!(
+            "mkdir -p {TOOLS}
+             mountpoint -q {TOOLS} || mount -o ro /dev/disk/by-id/virtio-vexfs-tools {TOOLS}"
+        ))
+        .await?;
+        Ok(format!("{TOOLS}/bin"))
+    }
+
+    /// Knocks with a wrong secret. `None` when that was refused, otherwise what happened instead.
+    ///
+    /// # Errors
+    /// When the port cannot be reached at all.
+    pub async fn connect_with_wrong_secret(&self, lab: &Lab) -> Result<Option<String>, Failure> {
+        let stream = self
+            .0
+            .machine
+            .wait_for_port(AGENT_PORT, FIRST_ANSWER)
+            .await?;
+        let right = self
+            .0
+            .machine
+            .secret()
+            .map_or([0; 32], |secret| *secret.bytes());
+        let wrong = if lab.breaks("secret") {
+            right
+        } else {
+            right.map(|byte| !byte)
+        };
+        let wrong = Secret::from_bytes(wrong);
+        Ok(match Client::connect(stream, &wrong, FIRST_ANSWER).await {
+            Err(AgentError::WrongSecret) => None,
+            Err(error) => Some(error.to_string()),
+            Ok(_) => Some("the agent serves a host that does not know the secret".to_owned()),
+        })
+    }
+}
+
+fn words<A: Into<String>>(argv: impl IntoIterator<Item = A>) -> Vec<String> {
+    argv.into_iter().map(Into::into).collect()
+}
+
+impl Mount {
+    /// The mount point.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Unmounts, which must work at once: nothing of the check may hold it.
+    ///
+    /// # Errors
+    /// When umount(8) fails.
+    pub async fn unmount(self, guest: &Guest) -> Result<(), Failure> {
+        guest.sh(&format!("umount {}", self.path)).await.map(drop)
+    }
+}
+
+/// A machine that was not invited to talk.
+pub struct Uninvited {
+    machine: Arc<Machine>,
+}
+
+impl Uninvited {
+    pub(super) fn new(machine: Arc<Machine>) -> Uninvited {
+        Uninvited { machine }
+    }
+
+    /// Waits until the console shows a text.
+    ///
+    /// # Errors
+    /// When it does not in time, with the console's end, or when the machine dies.
+    pub async fn wait_for_console(&self, text: &str, within: Duration) -> Result<(), Failure> {
+        let seen = async {
+            loop {
+                // The prompt is the last, unfinished line; everything else scrolls by.
+                if self.machine.console().tail(2).contains(text) {
+                    return ControlFlow::<Death>::Continue(());
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let died = async { ControlFlow::Break(self.machine.died().await) };
+        let raced = async {
+            tokio::select! { end = seen => end, end = died => end }
+        };
+        match tokio::time::timeout(within, raced).await {
+            Ok(ControlFlow::Continue(())) => Ok(()),
+            Ok(ControlFlow::Break(death)) => Err(Failure::Died(death)),
+            Err(_) => Err(Failure::check(
+                "boot",
+                format!(
+                    "no `{}` on the console within {} s",
+                    text.trim(),
+                    within.as_secs()
+                ),
+                self.console_tail(30),
+            )),
+        }
+    }
+
+    /// Whether anybody accepts a connection on the agent's port.
+    ///
+    /// # Errors
+    /// When the machine is dead.
+    pub async fn somebody_answers(&self) -> Result<bool, Failure> {
+        match self.machine.connect(AGENT_PORT).await {
+            Ok(_) => Ok(true),
+            Err(MachineError::NoAnswer { .. }) => Ok(false),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// The console's last lines.
+    pub fn console_tail(&self, lines: usize) -> String {
+        self.machine.console().tail(lines)
+    }
+}

@@ -1,0 +1,277 @@
+//! What a check works with: guests of the image under test, their disks and mounts, and the
+//! evidence they leave whether or not the check passes.
+//!
+//! A story asks the [`Lab`] for a [`Guest`] and talks to it; QEMU, overlays, sockets and secrets
+//! stay below. Everything a guest was asked, and everything its kernel said, is kept for the
+//! report. The lab does not judge.
+
+mod evidence;
+mod failure;
+mod guest;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use image_builder::{Image, SourceConfig};
+
+use crate::checks::{Check, Start};
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::machine::{ExtraDisk, Machine, MachineSpec};
+
+pub use evidence::Evidence;
+pub use failure::Failure;
+pub use guest::{Guest, Mount, Uninvited};
+
+/// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
+const SCRATCH_MIB: u64 = 512;
+
+/// From power-on to the agent's answer, at most: under emulation, on a busy host.
+pub const BOOT_DEADLINE: Duration = Duration::from_secs(150);
+
+/// Something a test breaks on purpose: a script run in the guest when a story reaches a point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Break {
+    /// The point's name; `start` is reached before the story begins.
+    pub point: &'static str,
+    /// What to run, as root.
+    pub script: &'static str,
+}
+
+/// What is the same for all checks of one image in one run.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where things are.
+    pub layout: Layout,
+    /// How machines run here.
+    pub host: Host,
+    /// The image under test.
+    pub image: Image,
+    /// The disk with fio, stress-ng and the like.
+    pub tools: PathBuf,
+    /// From power-on to the agent's answer, at most; [`BOOT_DEADLINE`] unless the user says.
+    pub boot_deadline: Duration,
+    /// What to break, in tests that want to see a check fail.
+    pub breaks: Vec<Break>,
+}
+
+/// How a machine is to be booted.
+#[derive(Debug, Clone, Copy)]
+pub struct Boot {
+    invited: bool,
+}
+
+impl Boot {
+    /// With the credential: the agent listens.
+    pub fn invited() -> Boot {
+        Boot { invited: true }
+    }
+
+    /// Without it, as at a customer's.
+    pub fn uninvited() -> Boot {
+        Boot { invited: false }
+    }
+}
+
+/// One check's view of the world.
+pub struct Lab {
+    setup: Arc<Setup>,
+    check: &'static Check,
+    id: String,
+    settled: Option<Guest>,
+    seen: Vec<Guest>,
+    bare: Vec<Arc<Machine>>,
+}
+
+impl Lab {
+    /// A lab without any machine yet. `id` names the check's run in file names.
+    pub fn new(setup: Arc<Setup>, check: &'static Check, id: String) -> Lab {
+        Lab {
+            setup,
+            check,
+            id,
+            settled: None,
+            seen: Vec::new(),
+            bare: Vec::new(),
+        }
+    }
+
+    /// Brings up what the check's row asks for, so that its deadline counts only its own work.
+    ///
+    /// # Errors
+    /// When the image does not come up or settle.
+    pub async fn prepare(&mut self) -> Result<(), Failure> {
+        if self.check.start == Start::Settled {
+            let guest = self.boot(Boot::invited()).await?;
+            guest.settle().await?;
+            guest.mark().await?;
+            self.point("start", &guest).await?;
+            self.settled = Some(guest);
+        }
+        Ok(())
+    }
+
+    /// The settled guest.
+    ///
+    /// # Errors
+    /// When the check's row asks for none: the row is wrong then, not the image.
+    pub async fn guest(&mut self) -> Result<Guest, Failure> {
+        self.settled.clone().ok_or_else(|| {
+            Failure::Infrastructure(format!(
+                "check `{}` declares no settled guest",
+                self.check.name
+            ))
+        })
+    }
+
+    /// A machine from power-on to the agent's first answer.
+    ///
+    /// # Errors
+    /// When it dies or the agent does not answer in time; with the console's end.
+    pub async fn boot(&mut self, boot: Boot) -> Result<Guest, Failure> {
+        let machine = self.machine(boot).await?;
+        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline).await?;
+        self.seen.push(guest.clone());
+        Ok(guest)
+    }
+
+    /// A machine without a guest to talk to.
+    ///
+    /// # Errors
+    /// When QEMU does not start.
+    pub async fn boot_uninvited(&mut self, boot: Boot) -> Result<Uninvited, Failure> {
+        let machine = self.machine(boot).await?;
+        Ok(Uninvited::new(machine))
+    }
+
+    async fn machine(&mut self, boot: Boot) -> Result<Arc<Machine>, Failure> {
+        let number = self.bare.len() + 1;
+        let logs = self
+            .setup
+            .layout
+            .machine_logs()
+            .join(format!("{}-{number}", self.id));
+        let machine = Machine::boot(MachineSpec {
+            accelerator: self.setup.host.accel.chosen,
+            vsock: Some(self.setup.host.vsock.chosen),
+            disks: vec![
+                ExtraDisk::tools(self.setup.tools.clone()),
+                ExtraDisk::scratch(SCRATCH_MIB),
+            ],
+            invite: boot.invited || self.breaks("invitation"),
+            ..MachineSpec::new(self.check.name, self.setup.image.disk.clone(), logs)
+        })
+        .await?;
+        let machine = Arc::new(machine);
+        self.bare.push(machine.clone());
+        Ok(machine)
+    }
+
+    /// A named moment of a story. Nothing happens here unless a test breaks something.
+    ///
+    /// # Errors
+    /// When the breaking itself fails: the test would prove nothing.
+    pub async fn point(&self, name: &str, guest: &Guest) -> Result<(), Failure> {
+        for broken in self.setup.breaks.iter().filter(|b| b.point == name) {
+            guest
+                .sh(broken.script)
+                .await
+                .map_err(|failure| match failure {
+                    Failure::Died(death) => Failure::Died(death),
+                    other => Failure::Infrastructure(format!(
+                        "the test could not break anything: {other}"
+                    )),
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a test breaks something here that no script in the guest can: who is invited, and
+    /// which secret is the wrong one.
+    pub(crate) fn breaks(&self, point: &str) -> bool {
+        self.setup.breaks.iter().any(|broken| broken.point == point)
+    }
+
+    /// What is said about the module under test.
+    pub fn source(&self) -> &SourceConfig {
+        &self.setup.image.manifest.source.config
+    }
+
+    /// The version the image claims.
+    pub fn vexfs_version(&self) -> &str {
+        &self.setup.image.manifest.vexfs_version
+    }
+
+    /// SHA-256 of the image's disk as it is now, without any shortcut.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn image_digest(&self) -> Result<String, Failure> {
+        let path = self.setup.image.disk.clone();
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Failure::Infrastructure(format!("cannot read the image {}: {e}", path.display()))
+        };
+        let file = path.clone();
+        tokio::task::spawn_blocking(move || sha256(&file))
+            .await
+            .map_err(|e| unreadable(&e))?
+            .map_err(|e| unreadable(&e))
+    }
+
+    /// Lines of the build's logs that look like a secret, with file and line.
+    ///
+    /// # Errors
+    /// When the logs cannot be read.
+    pub fn build_log_secrets(&self) -> Result<String, Failure> {
+        crate::secret_scan::logs(&self.setup.layout.logs())
+            .map_err(|e| Failure::Infrastructure(format!("cannot scan the build's logs: {e}")))
+    }
+
+    /// Ends all machines and hands over what they leave.
+    pub async fn finish(self) -> Evidence {
+        let Lab {
+            setup,
+            settled,
+            seen,
+            bare,
+            ..
+        } = self;
+        drop(settled);
+        evidence::collect(&setup, seen, bare).await
+    }
+}
+
+fn sha256(path: &std::path::Path) -> std::io::Result<String> {
+    use sha2::{Digest, Sha256};
+    let mut file = std::fs::File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut hasher = Sha256::new();
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hex::encode(hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+/// The lines that only one of two texts has, `-` for the first and `+` for the second.
+pub fn line_difference(first: &str, second: &str) -> String {
+    let only = |sign: char, a: &str, b: &str| -> String {
+        let theirs: std::collections::HashSet<&str> = b.lines().collect();
+        a.lines()
+            .filter(|line| !theirs.contains(line))
+            .map(|line| format!("{sign} {line}\n"))
+            .collect()
+    };
+    only('-', first, second) + &only('+', second, first)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_difference_names_what_only_one_has() {
+        assert_eq!(super::line_difference("a\nb\nc", "a\nx\nc"), "- b\n+ x\n");
+        assert_eq!(super::line_difference("a\n", "a\n"), "");
+    }
+}

@@ -1,0 +1,71 @@
+//! Where things are: the one place that knows the names of the folders under the workspace and
+//! under `out/`.
+
+use std::path::{Path, PathBuf};
+
+/// The folders of one workspace.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The checkout: holds `packer/`, `provision/`, `vexfs/`.
+    pub workspace: PathBuf,
+    /// Everything the tool writes, except caches moved elsewhere by `$VEXFS_CACHE`.
+    pub out: PathBuf,
+    /// Stage caches and snapshots.
+    pub cache: PathBuf,
+}
+
+impl Layout {
+    /// The workspace around the current directory, or the one this program was built in.
+    ///
+    /// # Errors
+    /// A sentence, when neither holds `packer/vexfs.pkr.hcl`.
+    pub fn find(out: Option<&Path>) -> Result<Layout, String> {
+        let here = std::env::current_dir().map_err(|e| format!("no current directory: {e}"))?;
+        let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let workspace = here
+            .ancestors()
+            .chain(built.ancestors())
+            .find(|dir| dir.join("packer/vexfs.pkr.hcl").is_file())
+            .ok_or_else(|| {
+                format!(
+                    "{} is in no VexFS images checkout (no packer/vexfs.pkr.hcl here or above): \
+                     change to the checkout and try again",
+                    here.display()
+                )
+            })?;
+        Ok(Layout::at(workspace, out))
+    }
+
+    /// The layout of a given checkout. `out` defaults to `out/` in it.
+    pub fn at(workspace: &Path, out: Option<&Path>) -> Layout {
+        let out = out.map_or_else(|| workspace.join("out"), Path::to_path_buf);
+        let out = std::path::absolute(&out).unwrap_or(out);
+        let cache =
+            std::env::var_os("VEXFS_CACHE").map_or_else(|| out.join("cache"), PathBuf::from);
+        Layout {
+            workspace: workspace.to_path_buf(),
+            out,
+            cache,
+        }
+    }
+
+    /// `out/images`: one folder an image.
+    pub fn images(&self) -> PathBuf {
+        self.out.join("images")
+    }
+
+    /// `out/reports`: JUnit and its kin.
+    pub fn reports(&self) -> PathBuf {
+        self.out.join("reports")
+    }
+
+    /// `out/logs`: consoles and build logs.
+    pub fn logs(&self) -> PathBuf {
+        self.out.join("logs")
+    }
+
+    /// `out/logs/machines`: a console log per machine.
+    pub fn machine_logs(&self) -> PathBuf {
+        self.logs().join("machines")
+    }
+}

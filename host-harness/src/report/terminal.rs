@@ -1,0 +1,141 @@
+//! The run as a person follows it: bars that move on a terminal, plain lines anywhere else.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use image_builder::BuildEvent;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::event::{CaseResult, Event, Reporter};
+use crate::verdict::outcome::Outcome;
+
+/// How many lines of a failure's detail the terminal shows; the report has all.
+const DETAIL: usize = 20;
+
+/// Prints to standard error, so that standard output stays free for results.
+#[derive(Debug)]
+pub struct TerminalReporter {
+    verbose: bool,
+    explain: bool,
+    bar: Option<ProgressBar>,
+    plain: bool,
+}
+
+impl TerminalReporter {
+    /// A reporter that also shows the output of programs when `verbose`, and why stages ran when
+    /// `explain`.
+    pub fn new(verbose: bool, explain: bool) -> TerminalReporter {
+        TerminalReporter {
+            verbose,
+            explain,
+            bar: None,
+            plain: !io::stderr().is_terminal(),
+        }
+    }
+
+    fn say(&mut self, line: &str) -> io::Result<()> {
+        match &self.bar {
+            Some(bar) => {
+                bar.suspend(|| eprintln!("{line}"));
+                Ok(())
+            }
+            None => writeln!(io::stderr(), "{line}"),
+        }
+    }
+
+    fn start(&mut self, what: String) -> io::Result<()> {
+        if self.plain {
+            return self.say(&format!("  …    {what}"));
+        }
+        let bar = ProgressBar::new_spinner().with_message(what);
+        let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}");
+        bar.set_style(style.map_err(io::Error::other)?);
+        bar.enable_steady_tick(Duration::from_millis(120));
+        self.bar = Some(bar);
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn case(&mut self, result: &CaseResult) -> io::Result<()> {
+        self.stop();
+        let seconds = result.took.as_secs_f64();
+        let word = match &result.outcome {
+            Outcome::Pass => "pass",
+            Outcome::Skip { .. } => "skip",
+            Outcome::Infrastructure { .. } => "INFRA",
+            _ => "FAIL",
+        };
+        self.say(&format!("  {word:<5} {} ({seconds:.1} s)", result.case))?;
+        match &result.outcome {
+            Outcome::Pass => Ok(()),
+            Outcome::Skip { reason } => self.say(&format!("        {reason}")),
+            failed => {
+                let (_, title, detail) = failed.failure();
+                self.say(&format!("        {title}"))?;
+                let lines: Vec<&str> = detail.lines().collect();
+                for line in &lines[lines.len().saturating_sub(DETAIL)..] {
+                    self.say(&format!("        | {line}"))?;
+                }
+                for (name, value) in &result.properties {
+                    if name == "console" {
+                        self.say(&format!("        console: {value}"))?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Reporter for TerminalReporter {
+    fn on(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::RunStarted { facts } => {
+                for (name, value) in facts {
+                    self.say(&format!("{name}: {value}"))?;
+                }
+                Ok(())
+            }
+            Event::Build { variant, step } => match step {
+                BuildEvent::StageStarted { stage, why } => {
+                    self.stop();
+                    let why = if self.verbose || self.explain {
+                        format!(" ({why})")
+                    } else {
+                        String::new()
+                    };
+                    self.start(format!("{variant}: {stage}{why}"))
+                }
+                BuildEvent::StageDone { stage, seconds } => {
+                    self.stop();
+                    self.say(&format!("  done  {variant}: {stage} ({seconds:.1} s)"))
+                }
+                BuildEvent::StageCached { stage } if self.verbose || self.explain => {
+                    self.say(&format!("  same  {variant}: {stage}"))
+                }
+                BuildEvent::Note { text } => self.say(&format!("  note  {variant}: {text}")),
+                BuildEvent::Line { line, .. } if self.verbose => {
+                    self.say(&format!("        {line}"))
+                }
+                _ => Ok(()),
+            },
+            Event::CaseStarted { case } => self.start(case.to_string()),
+            Event::CaseFinished(result) => self.case(result),
+            Event::RunFinished { .. } => {
+                self.stop();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for TerminalReporter {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

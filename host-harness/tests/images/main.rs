@@ -1,0 +1,140 @@
+//! The checks of each image as nextest cases, each on a machine of its own, and for every check a
+//! case that breaks what it guards and sees it go red.
+
+mod red;
+
+use std::sync::Arc;
+
+use host_harness::checks::{self, Check};
+use host_harness::event::CaseResult;
+use host_harness::host::{Host, HostRequest};
+use host_harness::lab::{BOOT_DEADLINE, Break, Setup};
+use host_harness::layout::Layout;
+use host_harness::runner;
+use host_harness::verdict::Outcome;
+use image_builder::{BuildRequest, Image, ToolsRequest};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// The variant that is built when no image exists.
+const DEFAULT: &str = "minimal";
+
+fn main() {
+    keeper::hook();
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for variant in variants() {
+        for check in checks::REGISTRY {
+            let name = format!("{variant}::{}::{}", check.tier, check.name);
+            let variant = variant.clone();
+            trials.push(Trial::test(name, move || passes(&variant, check)));
+        }
+    }
+    for case in red::CASES {
+        trials.push(Trial::test(format!("red::{}", case.name), move || {
+            red::turns_red(case)
+        }));
+    }
+    trials.push(Trial::test(
+        "red::every_check_has_a_case",
+        red::every_check_has_a_case,
+    ));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// The variants with an image, and the default one, which is built on the spot.
+fn variants() -> Vec<String> {
+    let mut found: Vec<String> = layout()
+        .ok()
+        .and_then(|layout| std::fs::read_dir(layout.images()).ok())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join("manifest.json").is_file())
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some(name.strip_prefix("vexfs-")?.split('-').next()?.to_owned())
+        })
+        .chain([DEFAULT.to_owned()])
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn layout() -> Result<Layout, Failed> {
+    Layout::find(None).map_err(Failed::from)
+}
+
+/// The check must pass. What it did is printed either way: nextest keeps it in its report.
+fn passes(variant: &str, check: &'static Check) -> Result<(), Failed> {
+    let result = run(variant, check, Vec::new())?;
+    show(&result);
+    match &result.outcome {
+        Outcome::Pass => Ok(()),
+        failed => {
+            let (kind, title, detail) = failed.failure();
+            Err(format!("{kind}: {title}\n{detail}").into())
+        }
+    }
+}
+
+/// Runs one check on the variant's image, with something broken on purpose or not.
+fn run(variant: &str, check: &'static Check, breaks: Vec<Break>) -> Result<CaseResult, Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let setup = setup(variant, breaks).await?;
+        Ok::<_, Failed>(runner::run_check(&Arc::new(setup), check).await)
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn setup(variant: &str, breaks: Vec<Break>) -> Result<Setup, Failed> {
+    let layout = layout()?;
+    let host = Host::probe(&layout, HostRequest::default()).await?;
+    // Whoever comes first builds; the builder's lock makes the others wait and find it done.
+    let image = match Image::find(&layout.out, variant)? {
+        Some(image) => image,
+        None => {
+            let request = BuildRequest {
+                variant: variant.to_owned(),
+                out_dir: layout.out.clone(),
+                cache_dir: layout.cache.clone(),
+                accelerator: host.accel.chosen.to_string(),
+                ..BuildRequest::new(&layout.workspace)
+            };
+            image_builder::build(&request, &()).await?
+        }
+    };
+    let tools = ToolsRequest {
+        out_dir: layout.out.clone(),
+        cache_dir: layout.cache.clone(),
+        ..ToolsRequest::new(&layout.workspace)
+    };
+    let tools = image_builder::tools_disk(&tools, &()).await?;
+    Ok(Setup {
+        layout,
+        host,
+        image,
+        tools,
+        boot_deadline: BOOT_DEADLINE,
+        breaks,
+    })
+}
+
+fn show(result: &CaseResult) {
+    println!(
+        "{}: {:?} in {:.1} s",
+        result.case,
+        result.outcome,
+        result.took.as_secs_f64()
+    );
+    for (name, value) in &result.properties {
+        println!("{name}: {value}");
+    }
+    println!("{}", result.transcript);
+    eprintln!("{}", result.kernel_log);
+}

@@ -1,0 +1,98 @@
+//! Every check seen red: what is broken, at which point of which check, and what must be said.
+
+use host_harness::checks;
+use host_harness::lab::Break;
+use host_harness::verdict::Outcome;
+use libtest_mimic::Failed;
+
+/// One thing broken on purpose.
+pub struct Red {
+    /// The case's name.
+    pub name: &'static str,
+    /// The check that must notice.
+    check: &'static str,
+    /// Where in its story, see `Lab::point`.
+    point: &'static str,
+    /// What is done to the guest there.
+    script: &'static str,
+    /// What the failure's title must contain.
+    title: &'static str,
+}
+
+#[rustfmt::skip]
+pub const CASES: &[Red] = &[
+    Red { name: "failed_unit", check: "settles", point: "booted", title: "`degraded`",
+          script: "systemd-run --quiet --unit=broken --wait false && exit 1; true" },
+    Red { name: "second_boot_differs", check: "boots_twice", point: "booted", title: "second boot is not like the first",
+          script: "systemd-run --quiet --unit=odd-$(cut -c1-8 /proc/sys/kernel/random/boot_id) sleep 600" },
+    Red { name: "somebody_listens", check: "uninvited_silence", point: "invitation", title: "somebody answers",
+          script: "" },
+    Red { name: "stranger_served", check: "stranger_refused", point: "ready", title: "stranger inside the guest was not refused",
+          script: "printf '#!/bin/sh\\necho welcome\\n' > /run/fake; chmod +x /run/fake; mount --bind /run/fake /run/vexfs-tools/bin/socat" },
+    Red { name: "any_secret_will_do", check: "wrong_secret_refused", point: "secret", title: "wrong secret was not refused",
+          script: "" },
+    Red { name: "wrong_module", check: "module_load", point: "start", title: "version magic",
+          script: "sed -i 's/vermagic=6/vermagic=5/' /lib/modules/$(uname -r)/extra/vexfs/vexfs.ko" },
+    Red { name: "missing_module", check: "module_load", point: "start", title: "`modprobe vexfs` exited with",
+          script: "rm /lib/modules/$(uname -r)/extra/vexfs/vexfs.ko; depmod" },
+    Red { name: "module_in_use", check: "module_unload", point: "unmounted", title: "`modprobe --remove vexfs` exited with",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs" },
+    Red { name: "module_talks", check: "module_unload", point: "unmounted", title: "unloading was not silent",
+          script: "modprobe --remove vexfs; modprobe vexfs nonsense=1" },
+    Red { name: "unmountable_disk", check: "mkfs_mount", point: "start", title: "mount -t vexfs",
+          script: "rm /usr/sbin/mkfs.vexfs; printf '#!/bin/sh\\n' > /usr/sbin/mkfs.vexfs; chmod +x /usr/sbin/mkfs.vexfs" },
+    Red { name: "corrupted_file", check: "write_remount_compare", point: "unmounted", title: "content differs after a remount",
+          script: "disk=/dev/disk/by-id/virtio-vexfs-scratch
+                   at=$(head -c 64M $disk | grep -abo VEXFS-CHECK-MARK | head -n 1 | cut -d: -f1)
+                   printf X | dd of=$disk bs=1 seek=$at conv=notrunc,fsync status=none" },
+    Red { name: "missing_vexctl", check: "vexctl_status", point: "start", title: "`vexctl --version` exited with",
+          script: "rm /usr/sbin/vexctl" },
+    Red { name: "idle_service", check: "service", point: "start", title: "did not mount what fstab names",
+          script: "mkdir -p /run/systemd/system/vexfs.service.d
+                   printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' > /run/systemd/system/vexfs.service.d/idle.conf
+                   systemctl daemon-reload" },
+    Red { name: "lost_blocks", check: "fio_verify", point: "unmounted", title: "fio",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs
+                   dd if=/dev/zero of=/mnt/vexfs/verify.0.0 bs=4k count=4 seek=10 conv=notrunc,fsync status=none
+                   umount /mnt/vexfs" },
+    Red { name: "read_only_after_stress", check: "stress", point: "stressed", title: "`echo alive",
+          script: "mount -o remount,ro /mnt/vexfs" },
+    Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",
+          script: "mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 somebody' > /root/.ssh/authorized_keys" },
+    Red { name: "panic_in_mid_exec", check: "mkfs_mount", point: "start", title: "panic",
+          script: "echo c > /proc/sysrq-trigger; sleep 50" },
+];
+
+/// Breaks it and expects a failure (not a pass, not trouble of the host) with the right title.
+pub fn turns_red(case: &Red) -> Result<(), Failed> {
+    let check = checks::find(case.check).ok_or("no such check")?;
+    let breaks = vec![Break {
+        point: case.point,
+        script: case.script,
+    }];
+    let result = super::run(super::DEFAULT, check, breaks)?;
+    super::show(&result);
+    match &result.outcome {
+        Outcome::Fail { title, .. }
+            if title.to_lowercase().contains(&case.title.to_lowercase()) =>
+        {
+            println!("red as it should be: {title}");
+            Ok(())
+        }
+        other => Err(format!("expected a failure about `{}`, got {other:?}", case.title).into()),
+    }
+}
+
+/// A check nobody has seen fail proves nothing.
+pub fn every_check_has_a_case() -> Result<(), Failed> {
+    let unseen: Vec<&str> = checks::REGISTRY
+        .iter()
+        .map(|check| check.name)
+        .filter(|name| !CASES.iter().any(|case| case.check == *name))
+        .collect();
+    if unseen.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("never seen red: {unseen:?}").into())
+    }
+}
