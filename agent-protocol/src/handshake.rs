@@ -58,6 +58,12 @@ impl Secret {
         Ok(Self(random()?))
     }
 
+    /// The raw bytes. Keep them out of logs and command lines.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The form in which a credential carries it. Keep it out of logs and command lines.
     #[must_use]
     pub fn to_hex(&self) -> String {

@@ -83,6 +83,9 @@ pub enum MachineError {
     /// A QMP command failed.
     #[error(transparent)]
     Qmp(#[from] super::QmpError),
+    /// The agent could not be spoken to.
+    #[error("cannot speak to the agent: {0}")]
+    Agent(String),
     /// Nothing answers on a vsock port of the guest.
     #[error("no answer on vsock port {port} of the guest within {} s: {why}", within.as_secs_f32())]
     NoAnswer {

@@ -1,59 +1,31 @@
 //! A running machine, as its owner holds it.
 
+use std::any::Any;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use keeper::Child;
+use agent_protocol::{AGENT_PORT, Secret};
 use serde_json::json;
-use tokio::net::UnixStream;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
+use super::arguments::VsockWire;
 use super::attach::Attached;
 use super::coroner::{Coroner, Shared, ended, take};
-use super::start::{Launch, tail};
+use super::start::{Launch, Up, tail};
 use super::vsock::Dialer;
 use super::{
-    Age, Console, Death, MachineError, MachineEvent, MachineSpec, Qmp, QmpError, QmpEvent, RunDir,
-    Stream,
+    Age, Console, Death, MachineError, MachineEvent, MachineSpec, Qmp, QmpError, RunDir, Stream,
 };
+use crate::agent::Client;
 
 /// How many events a slow subscriber may lag behind.
 const EVENTS: usize = 4096;
 
 /// How long one attempt to connect to a port of the guest may take.
 const ATTEMPT: Duration = Duration::from_secs(2);
-
-/// The secret that the host and the agent of one machine share. Never shown by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret([u8; 32]);
-
-impl Secret {
-    /// 32 bytes from the system's random source.
-    pub(crate) fn random() -> Result<Secret, MachineError> {
-        super::random()
-            .map(Secret)
-            .map_err(MachineError::io("cannot draw a secret"))
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// As 64 hex digits, which is how the guest gets it.
-    pub(crate) fn hex(&self) -> String {
-        hex::encode(self.0)
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
 
 /// One QEMU process and everything attached to it. Dropping it kills it and removes its sockets,
 /// overlay and secret; its logs stay.
@@ -65,14 +37,23 @@ pub struct Machine {
     start: Instant,
     console: Console,
     qmp: Qmp,
-    dialer: Option<Dialer>,
+    pub(super) link: Option<Link>,
     events: broadcast::Sender<MachineEvent>,
     death: watch::Receiver<Option<Death>>,
     tasks: Vec<JoinHandle<()>>,
     qemu: Shared,
-    daemon: Shared,
+    pub(super) daemon: Shared,
     pid: u32,
     run: Arc<RunDir>,
+    /// Locks and the like that others must not get before this machine has gone.
+    held: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+/// The vsock device: how it is attached and how it is reached.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) wire: VsockWire,
+    pub(super) dialer: Dialer,
 }
 
 /// What [`Machine::assemble`] puts together.
@@ -82,10 +63,7 @@ pub(crate) struct Parts {
     pub(crate) secret: Option<Secret>,
     pub(crate) command_line: Vec<String>,
     pub(crate) start: Instant,
-    pub(crate) qemu: Child,
-    pub(crate) console: UnixStream,
-    pub(crate) qmp: Qmp,
-    pub(crate) qmp_events: mpsc::UnboundedReceiver<QmpEvent>,
+    pub(crate) up: Up,
     pub(crate) attached: Option<Attached>,
 }
 
@@ -120,27 +98,38 @@ impl Machine {
     }
 
     pub(crate) fn assemble(parts: Parts) -> Result<Machine, MachineError> {
+        let Up {
+            qemu,
+            console,
+            qmp,
+            qmp_events,
+        } = parts.up;
         let (events, _) = broadcast::channel(EVENTS);
         let (death, died) = watch::channel(None);
         let log = parts.spec.log_dir.join("console.log");
-        let console = Console::capture(parts.console, &log, parts.start, events.clone())
+        let console = Console::capture(console, &log, parts.start, events.clone())
             .map_err(MachineError::io(format!("cannot create {}", log.display())))?;
         let coroner = Coroner {
             events: events.clone(),
             death,
             console: console.clone(),
-            qmp: parts.qmp.clone(),
+            qmp: qmp.clone(),
             last_shutdown: Arc::default(),
         };
-        let pid = parts.qemu.pid();
-        let qemu: Shared = Arc::new(Mutex::new(Some(parts.qemu)));
-        let (dialer, daemon) = match parts.attached {
-            Some(attached) => (Some(attached.dialer), attached.daemon),
+        let pid = qemu.pid();
+        let qemu: Shared = Arc::new(Mutex::new(Some(qemu)));
+        let (link, daemon) = match parts.attached {
+            Some(Attached {
+                wire,
+                dialer,
+                daemon,
+                ..
+            }) => (Some(Link { wire, dialer }), daemon),
             None => (None, None),
         };
         let (daemon, daemon_log) = daemon.unzip();
         let daemon: Shared = Arc::new(Mutex::new(daemon));
-        let told = tokio::spawn(coroner.clone().follow(parts.qmp_events));
+        let told = tokio::spawn(coroner.clone().follow(qmp_events));
         let mut tasks = vec![tokio::spawn(
             coroner.clone().wait_for_qemu(qemu.clone(), told),
         )];
@@ -160,8 +149,8 @@ impl Machine {
             secret: parts.secret,
             start: parts.start,
             console,
-            qmp: parts.qmp,
-            dialer,
+            qmp,
+            link,
             events,
             death: died,
             tasks,
@@ -169,6 +158,7 @@ impl Machine {
             daemon,
             pid,
             run: parts.run,
+            held: Vec::new(),
         })
     }
 
@@ -185,6 +175,11 @@ impl Machine {
     /// QEMU's arguments, without the program. Holds no secret.
     pub fn command_line(&self) -> &[String] {
         &self.command_line
+    }
+
+    /// Keeps `thing` until the machine has gone, for example a lock.
+    pub fn hold(&mut self, thing: impl Any + Send + Sync) {
+        self.held.push(Box::new(thing));
     }
 
     /// QEMU's process id.
@@ -248,6 +243,26 @@ impl Machine {
         self.death.borrow().clone()
     }
 
+    /// Waits for the agent and shakes hands with it, all within `within`.
+    ///
+    /// # Errors
+    /// Those of [`Machine::wait_for_port`]; [`MachineError::Agent`] when the handshake fails or
+    /// the machine was not invited.
+    pub async fn agent(&self, within: Duration) -> Result<Client, MachineError> {
+        let deadline = Instant::now() + within;
+        let uninvited = || MachineError::Agent("the machine was not invited".into());
+        let secret = self.secret.as_ref().ok_or_else(uninvited)?;
+        let stream = self.wait_for_port(AGENT_PORT, within).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        tokio::select! {
+            biased;
+            death = self.died() => Err(MachineError::Died(death)),
+            client = Client::connect(stream, secret, left) => {
+                client.map_err(|error| MachineError::Agent(error.to_string()))
+            }
+        }
+    }
+
     /// Connects to a vsock port of the guest, once.
     ///
     /// # Errors
@@ -267,7 +282,7 @@ impl Machine {
         port: u32,
         within: Duration,
     ) -> Result<Box<dyn Stream>, MachineError> {
-        let Some(dialer) = &self.dialer else {
+        let Some(Link { dialer, .. }) = &self.link else {
             let why = "the machine has no vsock device".into();
             return Err(MachineError::NoAnswer { port, within, why });
         };

@@ -2,21 +2,23 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_protocol::CREDENTIAL;
+use agent_protocol::{CREDENTIAL, Secret};
 use keeper::{Child, Kept};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use super::arguments::{self, Ram, Wiring, files};
 use super::attach::attach;
-use super::handle::{Parts, Secret};
+use super::handle::Parts;
 use super::{
-    DiskContent, Firmware, Machine, MachineError, MachineSpec, Qemu, Qmp, RunDir, VsockBackend,
-    overlay, vsock,
+    DiskContent, Firmware, Machine, MachineError, MachineSpec, Qemu, Qmp, QmpEvent, RunDir,
+    VsockBackend, overlay, vsock,
 };
 
 /// How long QEMU and the vsock daemon have to open their sockets. They take a fifth of a second;
@@ -49,8 +51,9 @@ pub(crate) struct Launch {
     pub(crate) run: Arc<RunDir>,
     pub(crate) ram: Ram,
     pub(crate) secret: Option<Secret>,
-    /// State of a snapshot to restore instead of booting; the vsock device is then left out.
-    pub(crate) incoming: Option<File>,
+    /// Where the state of a snapshot comes from that is restored instead of booting; the vsock
+    /// device is then left out.
+    pub(crate) incoming: Option<OwnedFd>,
 }
 
 impl Launch {
@@ -80,7 +83,7 @@ impl Launch {
             _ => Ram::Private,
         };
         let secret = match spec.invite {
-            true => Some(Secret::random()?),
+            true => Some(Secret::generate().map_err(MachineError::io("cannot draw a secret"))?),
             false => None,
         };
         Ok(Launch {
@@ -117,10 +120,18 @@ impl Launch {
             incoming: incoming.is_some().then_some(0),
             sandbox: qemu.sandbox,
         };
-        let attached = match spec.vsock {
-            Some(backend) => Some(attach(backend, run.path(), &log("vsock.log")).await?),
-            None => None,
-        };
+        // A fork gets its vsock device when it runs: its daemon can come up beside QEMU.
+        let vsock_log = log("vsock.log");
+        let dir = run.path().to_owned();
+        let mut attached = None;
+        let mut later = None;
+        match (spec.vsock, &incoming) {
+            (Some(VsockBackend::User), Some(_)) => {
+                later = Some(attach(VsockBackend::User, &dir, &vsock_log));
+            }
+            (Some(backend), _) => attached = Some(attach(backend, &dir, &vsock_log).await?),
+            (None, _) => {}
+        }
         if incoming.is_none() {
             wiring.vsock = attached.as_ref().map(|attached| attached.wire.clone());
         }
@@ -139,9 +150,8 @@ impl Launch {
         // QEMU reads nothing from its standard input and writes nothing to its standard output:
         // those two are the descriptors that reach it by number.
         if let Some(state) = incoming {
-            command = command.stdin(state);
+            command = command.stdin(File::from(state));
         }
-        let mut attached = attached;
         if let Some(device) = attached
             .as_mut()
             .and_then(|attached| attached.device.take())
@@ -149,37 +159,14 @@ impl Launch {
             command = command.stdout(device);
         }
         let start = Instant::now();
-        let mut child = command.spawn().await.map_err(MachineError::io(format!(
-            "cannot start {}",
-            qemu.program.display()
-        )))?;
-        let connected = tokio::time::timeout(COMING_UP, async {
-            tokio::select! {
-                both = accept_both(&console, &monitor) => both,
-                _ended = child.wait() => Err(io::ErrorKind::NotConnected.into()),
+        let running = bring_up(qemu, command, console, monitor, &said);
+        let up = match later {
+            Some(later) => {
+                let (up, later) = tokio::try_join!(running, later)?;
+                attached = Some(later);
+                up
             }
-        });
-        let (console, monitor) = match connected.await {
-            Ok(Ok(both)) => both,
-            Ok(Err(_)) => return Err(ended_early("QEMU", &mut child, &said).await),
-            Err(_) => {
-                return Err(MachineError::Slow {
-                    what: "QEMU's connection to its console and monitor".into(),
-                    within: COMING_UP,
-                    log: said,
-                });
-            }
-        };
-        let (qmp, qmp_events) = match Qmp::open(monitor).await {
-            Ok(open) => open,
-            Err(error) => {
-                // A device that cannot be made ends QEMU after its sockets are connected.
-                let ended = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
-                return Err(match ended {
-                    Ok(_) => ended_early("QEMU", &mut child, &said).await,
-                    Err(_) => error.into(),
-                });
-            }
+            None => running.await?,
         };
         Machine::assemble(Parts {
             spec,
@@ -187,12 +174,64 @@ impl Launch {
             secret,
             command_line,
             start,
+            up,
+            attached,
+        })
+    }
+}
+
+/// A QEMU that runs, with both of its sockets connected.
+pub(crate) struct Up {
+    pub(crate) qemu: Child,
+    pub(crate) console: UnixStream,
+    pub(crate) qmp: Qmp,
+    pub(crate) qmp_events: mpsc::UnboundedReceiver<QmpEvent>,
+}
+
+/// Starts QEMU and waits until it has connected to us. `said` is where its messages go.
+async fn bring_up(
+    qemu: &Qemu,
+    command: Kept,
+    console: UnixListener,
+    monitor: UnixListener,
+    said: &Path,
+) -> Result<Up, MachineError> {
+    let mut child = command.spawn().await.map_err(MachineError::io(format!(
+        "cannot start {}",
+        qemu.program.display()
+    )))?;
+    let connected = tokio::time::timeout(COMING_UP, async {
+        tokio::select! {
+            both = accept_both(&console, &monitor) => both,
+            _ended = child.wait() => Err(io::ErrorKind::NotConnected.into()),
+        }
+    });
+    let (console, monitor) = match connected.await {
+        Ok(Ok(both)) => both,
+        Ok(Err(_)) => return Err(ended_early("QEMU", &mut child, said).await),
+        Err(_) => {
+            return Err(MachineError::Slow {
+                what: "QEMU's connection to its console and monitor".into(),
+                within: COMING_UP,
+                log: said.to_owned(),
+            });
+        }
+    };
+    match Qmp::open(monitor).await {
+        Ok((qmp, qmp_events)) => Ok(Up {
             qemu: child,
             console,
             qmp,
             qmp_events,
-            attached,
-        })
+        }),
+        Err(error) => {
+            // A device that cannot be made ends QEMU after its sockets are connected.
+            let ended = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
+            Err(match ended {
+                Ok(_) => ended_early("QEMU", &mut child, said).await,
+                Err(_) => error.into(),
+            })
+        }
     }
 }
 
@@ -283,7 +322,7 @@ fn uefi(spec: &MachineSpec, dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, Ma
 /// The invitation: an SMBIOS string that systemd hands out as a credential (systemd.exec(5)). In a
 /// file, so that it does not show in `ps`.
 fn invitation(secret: &Secret, run: &RunDir) -> Result<PathBuf, MachineError> {
-    let text = format!("io.systemd.credential:{CREDENTIAL}={}", secret.hex());
+    let text = format!("io.systemd.credential:{CREDENTIAL}={}", secret.to_hex());
     run.write("invitation.smbios", text.as_bytes())
 }
 
