@@ -32,10 +32,21 @@ impl Host {
     /// When there is no QEMU, no vsock at all, or not the accelerator that was asked for.
     pub async fn probe(layout: &Layout, request: HostRequest) -> Result<Host, MachineError> {
         let qemu = Qemu::find().await?;
-        let kernel = trial_kernel(&layout.cache);
-        let accel = accel::probe(request.accel, kernel.as_deref(), &layout.cache).await?;
+        let accel = Host::accelerator(layout, request.accel).await?;
         let vsock = vsock::probe(request.vsock)?;
         Ok(Host { accel, vsock, qemu })
+    }
+
+    /// The accelerator alone.
+    ///
+    /// # Errors
+    /// When KVM was asked for and does not work.
+    pub async fn accelerator(
+        layout: &Layout,
+        request: accel::Request,
+    ) -> Result<Accel, MachineError> {
+        let kernel = trial_kernel(&layout.cache);
+        accel::probe(request, kernel.as_deref(), &layout.cache).await
     }
 
     /// The choices as name and value, for the head of a report.

@@ -1,7 +1,8 @@
 //! `vexfs-images doctor`
 
 use host_harness::doctor;
-use host_harness::host::{Host, HostRequest};
+use host_harness::host::Host;
+use host_harness::machine::{accel, vsock};
 
 use crate::options::Place;
 
@@ -20,12 +21,13 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     let mut wrong = Vec::new();
-    match Host::probe(&layout, HostRequest::default()).await {
-        Ok(host) => {
-            for (name, value) in host.facts() {
-                println!("{name:<20} {value}");
-            }
-        }
+    // Each on its own: what is wrong with one must not hide the other.
+    match Host::accelerator(&layout, accel::Request::Auto).await {
+        Ok(accel) => println!("{:<20} {} ({})", "accelerator", accel.chosen, accel.why),
+        Err(error) => wrong.push(error.to_string()),
+    }
+    match vsock::probe(None) {
+        Ok(vsock) => println!("{:<20} {} ({})", "vsock", vsock.chosen, vsock.why),
         Err(error) => wrong.push(error.to_string()),
     }
     let tools = doctor::tools().await;
