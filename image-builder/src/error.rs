@@ -115,6 +115,17 @@ pub enum BuildError {
         /// MiB there.
         free_mib: u64,
     },
+    /// The disk ran full on the way, although there was room to begin with.
+    #[error(
+        "the disk with {} ran full while {stage} was at work; what it had written is removed. \
+         Free some space, or point --output-dir and VEXFS_CACHE elsewhere", path.display()
+    )]
+    DiskFull {
+        /// The directory.
+        path: PathBuf,
+        /// Which stage.
+        stage: String,
+    },
     /// Packer's machine came up without SSH: its console says why.
     #[error("the base did not come up in {seconds} s; its console ends with:\n{console}\nwhole log: {}", log.display())]
     NoBoot {

@@ -1,1 +1,47 @@
-//! Placeholder.
+//! A variant and a VexFS source tree go in, an image comes out.
+//!
+//! The work is a short list of stages ([`build`]): our own guest programs, the base root file
+//! system (mmdebstrap), the module built against that base's exact kernel, the bootable disk,
+//! Packer's provisioning of the running system, and the seal (compact, compress, manifest,
+//! checksums). Each stage is keyed by the digest of everything that goes into it and kept in a
+//! cache; a key seen before costs nothing and a new one can say what changed
+//! ([`BuildEvent::StageStarted`]).
+//!
+//! The types to know: [`BuildRequest`] (what to build, from what), [`Image`] (what came out: a disk
+//! whose digest has been checked against its [`Manifest`]) and [`BuildError`] (sentences with a
+//! remedy). Progress is reported as typed [`BuildEvent`]s; nothing here prints. Booting the image
+//! and judging it is the host-harness's business.
+
+mod apt;
+mod build;
+mod data;
+mod error;
+mod event;
+mod grub;
+mod host;
+mod image;
+mod key;
+mod manifest;
+mod plan;
+mod request;
+mod run;
+mod source_config;
+mod sources;
+mod sparse;
+mod stages;
+mod store;
+mod tree;
+mod versions;
+
+pub use build::build;
+pub use data::variants;
+pub use error::{BuildError, MissingTool};
+pub use event::{BuildEvent, Progress};
+pub use image::Image;
+pub use manifest::{
+    FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord, SourceRecord,
+    StageRecord,
+};
+pub use request::{BuildRequest, ToolsRequest};
+pub use source_config::SourceConfig;
+pub use stages::tools_disk::tools_disk;

@@ -86,6 +86,9 @@ pub struct ModuleRecord {
 /// The VexFS tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
+    /// What the tree says about itself in `vexfs-source.toml`; checks go by it.
+    #[serde(default)]
+    pub config: crate::SourceConfig,
     /// Digest over every path, mode and content of the tree.
     pub sha256: String,
     /// The git commit it is at, when it is a clean checkout.

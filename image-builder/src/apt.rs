@@ -1,0 +1,441 @@
+//! The mirror's state and its packages, by the host's own apt on directories of ours.
+//!
+//! The host's apt configuration (proxies, certificates, credentials) keeps working because it is the
+//! host's apt that fetches; only where it keeps its state is set here. Everything after this module
+//! works offline.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use keeper::{Failure, Kept};
+use serde::{Deserialize, Serialize};
+
+use crate::run::{self, Site};
+use crate::sources::{self, Source};
+use crate::{BuildError, key};
+
+/// How long a mirror's state is trusted before it is asked again. A build follows a build in
+/// seconds, the archive changes every few hours.
+const RECHECK: Duration = Duration::from_secs(15 * 60);
+/// Name of the stage in events and logs.
+pub(crate) const STAGE: &str = "packages";
+
+/// A `.deb` of the mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Deb {
+    /// As apt names it in its archive: `libc6_2.36-9+deb12u14_amd64.deb`, `:` as `%3a`.
+    pub(crate) file: String,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+}
+
+impl Deb {
+    /// Package name and version.
+    pub(crate) fn name_version(&self) -> (String, String) {
+        let mut parts = self.file.trim_end_matches(".deb").split('_');
+        let mut part = || parts.next().unwrap_or_default().replace("%3a", ":");
+        (part(), part())
+    }
+}
+
+/// A set of packages with all they depend on, as the mirror has them now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PackageSet {
+    pub(crate) debs: Vec<Deb>,
+}
+
+impl PackageSet {
+    /// As inputs of a stage: a changed version is then named as the reason.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (String, String)> {
+        self.debs.iter().map(|deb| {
+            let (name, version) = deb.name_version();
+            (
+                format!("package {name}"),
+                format!("{version} {}", &deb.sha256[..deb.sha256.len().min(12)]),
+            )
+        })
+    }
+}
+
+/// One mirror's suites, checked and at hand.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    dir: PathBuf,
+    debs: PathBuf,
+    /// Digest of the suites' signed states (`InRelease` files).
+    state: String,
+}
+
+impl Archive {
+    /// The sources.list(5) the archive is made from, for mmdebstrap.
+    pub(crate) fn sources_list(&self) -> PathBuf {
+        self.dir.join("sources.list")
+    }
+
+    /// apt's package lists.
+    pub(crate) fn lists(&self) -> PathBuf {
+        self.dir.join("lists")
+    }
+
+    /// Opens the host's configured archive, or that at `mirror`, with lists not older than
+    /// [`RECHECK`].
+    pub(crate) async fn open(site: &Site<'_>, mirror: Option<&str>) -> Result<Archive, BuildError> {
+        let sources = match mirror {
+            Some(url) => sources::from_mirror(url)?,
+            None => configured(site).await?,
+        };
+        let keyring = Path::new(sources::KEYRING);
+        let list = sources::list(&sources, keyring.is_file().then_some(sources::KEYRING));
+        let home = site.cache.join("apt");
+        let dir = home.join(&key::digest(&list)[..16]);
+        let debs = home.join("archives");
+        for dir in [
+            &dir.join("lists/partial"),
+            &dir.join("cache"),
+            &dir.join("none/partial"),
+            &debs.join("partial"),
+        ] {
+            fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
+        }
+        let _lock = site.lock(&home.join("lock")).await?;
+        let mut archive = Archive {
+            dir,
+            debs,
+            state: String::new(),
+        };
+        let file = archive.sources_list();
+        fs::write(&file, &list).map_err(BuildError::io("write", &file))?;
+        if !archive.is_fresh() {
+            archive.update(site, &sources).await?;
+        }
+        archive.state = archive.digest()?;
+        Ok(archive)
+    }
+
+    fn checked(&self) -> PathBuf {
+        self.dir.join("checked")
+    }
+
+    fn is_fresh(&self) -> bool {
+        let checked = fs::metadata(self.checked()).and_then(|meta| meta.modified());
+        checked.is_ok_and(|at| {
+            SystemTime::now()
+                .duration_since(at)
+                .is_ok_and(|age| age < RECHECK)
+        })
+    }
+
+    async fn update(&self, site: &Site<'_>, sources: &[Source]) -> Result<(), BuildError> {
+        let log = site.log(STAGE);
+        run::fresh_log(&log)?;
+        let command = self.apt("apt-get").args(["update", "--error-on=any", "-q"]);
+        site.step(STAGE, command)
+            .await
+            .map_err(|error| mirror_error(error, sources))?;
+        fs::write(self.checked(), "").map_err(BuildError::io("write", self.checked()))
+    }
+
+    /// Digest of the suites' signed states.
+    fn digest(&self) -> Result<String, BuildError> {
+        let dir = self.lists();
+        let mut states = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(BuildError::io("list", &dir))? {
+            let path = entry.map_err(BuildError::io("list", &dir))?.path();
+            if path.to_string_lossy().ends_with("Release") {
+                let digest = key::file_digest(&path).map_err(BuildError::io("read", &path))?;
+                states.push(format!("{} {digest}\n", path.display()));
+            }
+        }
+        states.sort();
+        Ok(key::digest(states.concat()))
+    }
+
+    /// apt with its state in our directories and the rest of its configuration from the host.
+    fn apt(&self, program: &str) -> Kept {
+        let option =
+            |name: &str, value: &dyn std::fmt::Display| ["-o".into(), format!("{name}={value}")];
+        let dir = |name: &str| self.dir.join(name).display().to_string();
+        let mut command = Site::program(program)
+            .args(option("Dir::State::lists", &dir("lists")))
+            .args(option("Dir::State::status", &"/dev/null"))
+            .args(option("Dir::Etc::sourcelist", &dir("sources.list")))
+            .args(option("Dir::Etc::sourceparts", &"/dev/null"))
+            // Pins of the host are about the host.
+            .args(option("Dir::Etc::preferences", &"/dev/null"))
+            .args(option("Dir::Etc::preferencesparts", &"/dev/null"))
+            .args(option("Dir::Cache", &dir("cache")))
+            .args(option("Dir::Cache::archives", &self.debs.display()))
+            .args(option("Dir::Cache::pkgcache", &"pkgcache.bin"))
+            .args(option("Dir::Cache::srcpkgcache", &"srcpkgcache.bin"));
+        command = command.args(OPTIONS.iter().flat_map(|option| ["-o", option]));
+        if nix::unistd::geteuid().is_root() {
+            // `_apt` cannot reach into the cache directory.
+            command = command.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        command
+    }
+
+    /// The exact package a meta package stands for (`linux-image-cloud-amd64` for
+    /// `linux-image-6.1.0-56-cloud-amd64`), and its version.
+    pub(crate) async fn newest(
+        &self,
+        site: &Site<'_>,
+        meta: &str,
+    ) -> Result<(String, String), BuildError> {
+        let command = self
+            .apt("apt-cache")
+            .args(["show", "--no-all-versions", meta]);
+        let text = self
+            .remembered(site, &format!("newest {meta}"), command)
+            .await?;
+        exact_dependency(&text).ok_or_else(|| BuildError::Packages {
+            said: format!("{meta} names no exact package"),
+        })
+    }
+
+    /// Everything that has to be there for `packages` (apt-get patterns allowed) to be installed.
+    pub(crate) async fn resolve(
+        &self,
+        site: &Site<'_>,
+        packages: &[String],
+    ) -> Result<PackageSet, BuildError> {
+        let command = self
+            .apt("apt-get")
+            // What is in the archive already would not be printed: look into an empty one.
+            .args([
+                "-o",
+                &format!("Dir::Cache::archives={}", self.dir.join("none").display()),
+            ])
+            .args(["install", "--print-uris", "-qq"])
+            .args(packages);
+        let what = format!("install {}", packages.join(" "));
+        let text = self.remembered(site, &what, command).await?;
+        let debs = from_print_uris(&text);
+        if debs.is_empty() {
+            return Err(BuildError::Packages {
+                said: format!("apt names no files for {}", packages.join(" ")),
+            });
+        }
+        Ok(PackageSet { debs })
+    }
+
+    /// apt's answer to a question, remembered for this state of the mirror.
+    async fn remembered(
+        &self,
+        site: &Site<'_>,
+        what: &str,
+        command: Kept,
+    ) -> Result<String, BuildError> {
+        let asked = key::digest(format!("{}\n{what}", self.state));
+        let file = self.dir.join(format!("answer-{}", &asked[..16]));
+        if let Ok(text) = fs::read_to_string(&file) {
+            return Ok(text);
+        }
+        let text = site
+            .output(STAGE, command)
+            .await
+            .map_err(|error| match error {
+                BuildError::Step {
+                    source: Failure::Ended { tail, .. },
+                    ..
+                } => BuildError::Packages { said: tail },
+                other => other,
+            })?;
+        let partial = file.with_extension("partial");
+        fs::write(&partial, &text)
+            .and_then(|()| fs::rename(&partial, &file))
+            .map_err(BuildError::io("write", &file))?;
+        Ok(text)
+    }
+
+    /// Downloads what is not in the cache, and hard-links the set's files into `to`.
+    pub(crate) async fn fetch(
+        &self,
+        site: &Site<'_>,
+        stage: &str,
+        packages: &[String],
+        set: &PackageSet,
+        to: &Path,
+    ) -> Result<(), BuildError> {
+        let _lock = site.lock(&self.debs.with_file_name("lock")).await?;
+        let there = |deb: &Deb| {
+            fs::metadata(self.debs.join(&deb.file)).is_ok_and(|meta| meta.len() == deb.bytes)
+        };
+        if !set.debs.iter().all(there) {
+            let command = self
+                .apt("apt-get")
+                .args(["install", "--download-only", "--yes", "-q"])
+                .args(packages);
+            site.step(stage, command)
+                .await
+                .map_err(|error| mirror_error(error, &[]))?;
+        }
+        fs::create_dir_all(to).map_err(BuildError::io("make", to))?;
+        for deb in &set.debs {
+            let from = self.debs.join(&deb.file);
+            let target = to.join(&deb.file);
+            fs::hard_link(&from, &target)
+                .or_else(|_| fs::copy(&from, &target).map(drop))
+                .map_err(BuildError::io("copy", &from))?;
+        }
+        Ok(())
+    }
+}
+
+/// apt.conf(5) settings that do not depend on where we are.
+const OPTIONS: &[&str] = &[
+    "APT::Install-Recommends=false",
+    "APT::Architecture=amd64",
+    "Acquire::Languages=none",
+    "Acquire::Retries=1",
+    // Seconds; apt's own 30 are too long to find out that a mirror is silent.
+    "Acquire::http::Timeout=10",
+    "Acquire::https::Timeout=10",
+    "Acquire::ForceHash=sha256",
+    // Indexes some desktops add.
+    "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+    "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false",
+    "Dpkg::Use-Pty=0",
+];
+
+/// The suites the host's own apt is set to use.
+async fn configured(site: &Site<'_>) -> Result<Vec<Source>, BuildError> {
+    let command =
+        Site::program("apt-get").args(["indextargets", "--format", sources::TARGET_FORMAT]);
+    let sources = sources::from_index_targets(&site.output(STAGE, command).await?);
+    if sources.is_empty() {
+        return Err(BuildError::NoMirror {
+            looked_at: "/etc/apt/sources.list and /etc/apt/sources.list.d".into(),
+        });
+    }
+    Ok(sources)
+}
+
+/// Turns apt's failure to fetch into a sentence about the mirror.
+fn mirror_error(error: BuildError, sources: &[Source]) -> BuildError {
+    let BuildError::Step {
+        source: Failure::Ended { tail, log, .. },
+        stage,
+    } = error
+    else {
+        return error;
+    };
+    let (url, said) = first_fetch_error(&tail).unwrap_or_else(|| {
+        let hosts: Vec<_> = sources.iter().map(|source| source.uri.as_str()).collect();
+        (
+            hosts.first().copied().unwrap_or("configured").to_owned(),
+            format!("{stage} failed:\n{tail}\nwhole log: {}", log.display()),
+        )
+    });
+    BuildError::Mirror { url, said }
+}
+
+/// The first address apt could not fetch and why, from its messages.
+fn first_fetch_error(text: &str) -> Option<(String, String)> {
+    text.lines().find_map(|line| {
+        let rest = line.strip_prefix("E: ")?;
+        if let Some(rest) = rest.strip_prefix("Failed to fetch ") {
+            let (url, said) = rest.split_once(' ')?;
+            return Some((url.to_owned(), said.trim().trim_end_matches(':').to_owned()));
+        }
+        let (repository, said) = rest.strip_prefix("The repository '")?.split_once("' ")?;
+        let (uri, suite) = repository.split_once(' ')?;
+        let suite = suite.split(' ').next().unwrap_or(suite);
+        Some((
+            uri.to_owned(),
+            format!("{suite} {}", said.trim_end_matches('.')),
+        ))
+    })
+}
+
+/// `Depends: name (= version)` of a meta package.
+fn exact_dependency(stanza: &str) -> Option<(String, String)> {
+    let depends = stanza
+        .lines()
+        .find_map(|line| line.strip_prefix("Depends: "))?;
+    depends.split(", ").find_map(|one| {
+        let (name, version) = one.split_once(" (= ")?;
+        Some((name.to_owned(), version.trim_end_matches(')').to_owned()))
+    })
+}
+
+/// `'URI' file bytes SHA256:hash`, one line each.
+fn from_print_uris(text: &str) -> Vec<Deb> {
+    let mut debs: Vec<Deb> = text
+        .lines()
+        .filter_map(|line| {
+            let [_uri, file, bytes, hash] = line.split(' ').collect::<Vec<_>>()[..] else {
+                return None;
+            };
+            Some(Deb {
+                file: file.to_owned(),
+                bytes: bytes.parse().ok()?,
+                sha256: hash.strip_prefix("SHA256:")?.to_owned(),
+            })
+        })
+        .collect();
+    debs.sort_by(|a, b| a.file.cmp(&b.file));
+    debs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn package_files_are_read_from_apts_list() {
+        let set = PackageSet {
+            debs: from_print_uris(
+                "'http://m/pool/z/zlib1g_1.2.13_amd64.deb' zlib1g_1%3a1.2.13_amd64.deb 86684 SHA256:00ff\n\
+                 'http://m/pool/a/apt_2.6.1_amd64.deb' apt_2.6.1_amd64.deb 1360000 SHA256:1234567890abcdef\n\
+                 WARNING: nothing of this line\n",
+            ),
+        };
+        let inputs: Vec<_> = set.inputs().collect();
+        assert_eq!(
+            inputs,
+            [
+                ("package apt".into(), "2.6.1 1234567890ab".into()),
+                ("package zlib1g".into(), "1:1.2.13 00ff".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_meta_package_names_its_kernel() {
+        let stanza = "Package: linux-image-cloud-amd64\nVersion: 6.1.192-2\n\
+                      Depends: linux-base, linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
+        assert_eq!(
+            exact_dependency(stanza),
+            Some((
+                "linux-image-6.1.0-56-cloud-amd64".into(),
+                "6.1.192-2".into()
+            ))
+        );
+        assert_eq!(exact_dependency("Package: x\n"), None);
+    }
+
+    #[test]
+    fn apts_complaint_becomes_address_and_reason() {
+        let refused = "Reading package lists...\n\
+            E: Failed to fetch http://m:9/debian/dists/bookworm/InRelease  Could not connect to m:9 (127.0.0.1). - connect (111: Connection refused)\n\
+            E: Some index files failed to download.\n";
+        assert_eq!(
+            first_fetch_error(refused),
+            Some((
+                "http://m:9/debian/dists/bookworm/InRelease".into(),
+                "Could not connect to m:9 (127.0.0.1). - connect (111: Connection refused)".into()
+            ))
+        );
+        let absent = "E: The repository 'http://m/debian-security bookworm-security Release' does not have a Release file.\n";
+        assert_eq!(
+            first_fetch_error(absent),
+            Some((
+                "http://m/debian-security".into(),
+                "bookworm-security does not have a Release file".into()
+            ))
+        );
+        assert_eq!(first_fetch_error("E: Unable to locate package x"), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! One build, from request to image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::apt::Archive;
+use crate::data::{Recipe, Variant};
+use crate::plan::{MadeFrom, Packages, Plan};
+use crate::run::Site;
+use crate::stages::packer::Provisioning;
+use crate::stages::{builder, programs, seal};
+use crate::versions::Versions;
+use crate::{
+    BuildError, BuildEvent, BuildRequest, Image, KernelRecord, Progress, SourceConfig, data, host,
+    run, tree,
+};
+
+/// Free space asked for before anything is built, in MiB: what a cold minimal build leaves in the
+/// cache (2.1 GiB with downloads) and the image with its compressed form, each with room to spare.
+const CACHE_MIB: u64 = 3072;
+const OUT_MIB: u64 = 1024;
+
+/// Builds the image, or finds that it is there already (same inputs: under a second).
+///
+/// Dropping the future ends everything that was started and leaves nothing half-written: results
+/// appear under their names by rename(2) only when whole. Two builds with the same cache or output
+/// directory share the work: what one makes the other waits for.
+///
+/// The process must have called [`keeper::hook`] first thing in `main`.
+///
+/// # Errors
+/// See [`BuildError`]; an earlier image of the same name is untouched by any of them.
+pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Image, BuildError> {
+    let request = &absolute(request)?;
+    let recipe = data::recipe(&request.workspace)?;
+    let variant = data::variant(&request.workspace, &request.variant)?;
+    let disk_bytes = check(request, &recipe, &variant)?;
+    let config = SourceConfig::of_tree(&request.source)?;
+    host::require_tools()?;
+    let site = Site {
+        cache: request.cache_dir.clone(),
+        logs: request.out_dir.join("logs"),
+        name: request.variant.clone(),
+        progress,
+    };
+    for dir in [&site.cache, &site.logs] {
+        fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
+    }
+    site.sweep()?;
+    let archive = Archive::open(&site, request.mirror.as_deref()).await?;
+    let packages = resolve(
+        &site,
+        &archive,
+        &recipe,
+        &variant,
+        &config,
+        &request.kernel_version,
+    )
+    .await?;
+    let provisioning = Provisioning::new(request, &variant, &config)?;
+    let made_from = MadeFrom {
+        request,
+        recipe: &recipe,
+        packages: &packages,
+        provisioning: &provisioning,
+        disk_bytes,
+        source_config: &config,
+        source_digest: tree::digest(&request.source)
+            .map_err(BuildError::io("read", &request.source))?,
+        versions: Versions::ask(&site).await?,
+        rustc: rustc(&site, &request.workspace).await?,
+    };
+    let plan = made_from.plan()?;
+    let stages = plan.names();
+    progress.event(&BuildEvent::Planned {
+        stages: stages.clone(),
+    });
+    let name = format!("vexfs-{}-{}", request.variant, request.vexfs_version);
+    let images = request.out_dir.join("images");
+    let dir = images.join(&name);
+    fs::create_dir_all(&images).map_err(BuildError::io("make", &images))?;
+    let _lock = site.lock(&images.join(format!(".{name}.lock"))).await?;
+    let why = match in_place(&dir, &plan) {
+        Ok(image) => {
+            for stage in stages {
+                progress.event(&BuildEvent::StageCached { stage });
+            }
+            return Ok(image);
+        }
+        Err(why) => why,
+    };
+    host::require_space(&site.cache, "the build", CACHE_MIB)?;
+    host::require_space(&images, "the image", OUT_MIB)?;
+    let made = made_from.make(&plan, &site, &archive).await?;
+    progress.event(&BuildEvent::StageStarted {
+        stage: seal::STAGE.into(),
+        why: why.into(),
+    });
+    run::fresh_log(&site.log(seal::STAGE))?;
+    let since = Instant::now();
+    let manifest = made_from.manifest(&site, &plan, &made, &name).await?;
+    let image = seal::seal(&site, &dir, &made.image, manifest).await?;
+    progress.event(&BuildEvent::StageDone {
+        stage: seal::STAGE.into(),
+        seconds: since.elapsed().as_secs_f64(),
+    });
+    Ok(image)
+}
+
+/// The image in place if it is whole and made from exactly these inputs, else why it will not do.
+fn in_place(dir: &Path, plan: &Plan) -> Result<Image, &'static str> {
+    let image = Image::read(dir.to_owned()).map_err(|_| "there is no image in place")?;
+    if image.manifest.key != plan.key {
+        return Err("the image in place is of other inputs");
+    }
+    Image::open(dir).map_err(|_| "the image in place is damaged")
+}
+
+/// The request with absolute paths: steps run in other directories.
+fn absolute(request: &BuildRequest) -> Result<BuildRequest, BuildError> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(BuildError::io("find", path));
+    Ok(BuildRequest {
+        workspace: absolute(&request.workspace)?,
+        source: absolute(&request.source)?,
+        out_dir: absolute(&request.out_dir)?,
+        cache_dir: absolute(&request.cache_dir)?,
+        ..request.clone()
+    })
+}
+
+/// Checks what can be checked without doing anything; returns the disk's size in bytes.
+fn check(request: &BuildRequest, recipe: &Recipe, variant: &Variant) -> Result<u64, BuildError> {
+    let bad = |field, value: &str, remedy: String| BuildError::BadRequest {
+        field,
+        value: value.into(),
+        remedy,
+    };
+    let kernel = &request.kernel_version;
+    if !recipe.kernels.contains_key(kernel) {
+        let known: Vec<_> = recipe.kernels.keys().map(String::as_str).collect();
+        let remedy = format!("the recipe has {}", known.join(" and "));
+        return Err(bad("--kernel-version", kernel, remedy));
+    }
+    let version = &request.vexfs_version;
+    let numbers = version.split(['-', '+']).next().unwrap_or_default();
+    let dotted = numbers
+        .split('.')
+        .filter(|part| part.parse::<u32>().is_ok())
+        .count()
+        == 3;
+    let plain = version
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || ".+-".contains(c));
+    if !dotted || !plain {
+        let remedy = "a version looks like 1.0.0 or 1.0.0-rc.1".into();
+        return Err(bad("--vexfs-version", version, remedy));
+    }
+    if !["kvm", "tcg"].contains(&request.accelerator.as_str()) {
+        let remedy = "QEMU's accelerators here are kvm and tcg".into();
+        return Err(bad("--accel", &request.accelerator, remedy));
+    }
+    if !request.source.is_dir() {
+        return Err(BuildError::MissingSource {
+            path: request.source.clone(),
+            said: "there is no such folder. Give the one in which `make vm-build` makes the \
+                   module, by --vexfs-source DIR"
+                .into(),
+        });
+    }
+    let size = request.disk_size.as_ref().unwrap_or(&variant.disk_size);
+    disk_bytes(size).ok_or_else(|| {
+        bad(
+            "--disk-size",
+            size,
+            "a size looks like 8G, from 1G to 64T".into(),
+        )
+    })
+}
+
+/// `8G` in bytes.
+fn disk_bytes(size: &str) -> Option<u64> {
+    let (number, unit) = size.split_at(size.len().checked_sub(1)?);
+    let shift = match unit {
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    let bytes = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    ((1 << 30)..=(64 << 40)).contains(&bytes).then_some(bytes)
+}
+
+async fn rustc(site: &Site<'_>, workspace: &Path) -> Result<String, BuildError> {
+    let command = Site::program("rustc").arg("-vV").current_dir(workspace);
+    site.output(programs::STAGE, command).await
+}
+
+/// Resolves the packages of a build to exact versions.
+async fn resolve(
+    site: &Site<'_>,
+    archive: &Archive,
+    recipe: &Recipe,
+    variant: &Variant,
+    config: &SourceConfig,
+    series: &str,
+) -> Result<Packages, BuildError> {
+    let (package, version) = archive.newest(site, &recipe.kernels[series]).await?;
+    let release = package.trim_start_matches("linux-image-").to_owned();
+    let mut base = vec!["?essential".to_owned(), "apt".into(), package.clone()];
+    base.extend(
+        recipe
+            .packages
+            .iter()
+            .chain(&variant.packages)
+            .chain(&config.runtime_packages)
+            .cloned(),
+    );
+    let mut builder = vec![format!("linux-headers-{release}")];
+    builder.extend(builder::PACKAGES.iter().map(|name| name.to_string()));
+    builder.extend(
+        recipe
+            .builder
+            .packages
+            .iter()
+            .chain(&config.build_packages)
+            .cloned(),
+    );
+    let base_set = archive.resolve(site, &base).await?;
+    let builder_set = archive.resolve(site, &builder).await?;
+    Ok(Packages {
+        kernel: KernelRecord {
+            series: series.into(),
+            release,
+            package,
+            version,
+        },
+        base: (base, base_set),
+        builder: (builder, builder_set),
+    })
+}

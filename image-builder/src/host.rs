@@ -1,0 +1,143 @@
+//! What the host must have: programs, and room on its disks.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::{BuildError, MissingTool};
+
+/// Programs a build runs, and the Debian package of each.
+const TOOLS: &[(&str, &str)] = &[
+    ("apt-get", "apt"),
+    ("cargo", "cargo"),
+    ("debugfs", "e2fsprogs"),
+    ("dpkg-deb", "dpkg"),
+    ("grub-mkimage", "grub-common"),
+    ("mke2fs", "e2fsprogs"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("packer", "packer"),
+    ("qemu-img", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("resize2fs", "e2fsprogs"),
+    ("sgdisk", "gdisk"),
+    ("ssh-keygen", "openssh-client"),
+    ("unshare", "util-linux"),
+    ("zstd", "zstd"),
+];
+/// Files a build reads, likewise.
+const FILES: &[(&str, &str)] = &[("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin")];
+/// Where programs of the system administrator are; an ordinary user's PATH may lack them.
+const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+
+/// `PATH` with the sbin directories.
+pub(crate) fn path() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(SBIN);
+    path
+}
+
+/// Where a program is, looking through `path` (a `PATH` value).
+fn find(program: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Every program and file that is not there.
+fn missing(path: &std::ffi::OsStr) -> Vec<MissingTool> {
+    let programs = TOOLS
+        .iter()
+        .filter(|(program, _)| find(program, path).is_none());
+    let files = FILES.iter().filter(|(file, _)| !Path::new(file).is_file());
+    programs
+        .chain(files)
+        .map(|&(program, package)| MissingTool { program, package })
+        .collect()
+}
+
+/// Checks that everything a build runs is there.
+pub(crate) fn require_tools() -> Result<(), BuildError> {
+    let missing = missing(&path());
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(BuildError::MissingTools { missing })
+    }
+}
+
+/// Which file a program is: where, how big, how old. Another version is another file.
+pub(crate) fn identity(program: &str) -> Option<String> {
+    let file = find(program, &path())?;
+    let meta = std::fs::metadata(&file).ok()?;
+    Some(format!(
+        "{} {} {}.{}",
+        file.display(),
+        meta.size(),
+        meta.mtime(),
+        meta.mtime_nsec()
+    ))
+}
+
+/// Fails when less than `needed_mib` are free where `path` (or its nearest existing parent) lies.
+pub(crate) fn require_space(path: &Path, stage: &str, needed_mib: u64) -> Result<(), BuildError> {
+    let existing = path.ancestors().find(|dir| dir.is_dir());
+    let existing = existing.unwrap_or(Path::new("/"));
+    let stat = nix::sys::statvfs::statvfs(existing)
+        .map_err(|error| BuildError::io("look at the free space of", existing)(error.into()))?;
+    let free_mib = (stat.blocks_available() * stat.fragment_size()) >> 20;
+    if free_mib < needed_mib {
+        return Err(BuildError::NoSpace {
+            path: existing.to_owned(),
+            stage: stage.into(),
+            needed_mib,
+            free_mib,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_missing_tools_are_named_at_once_with_one_command() {
+        let missing = missing("/nonexistent".as_ref());
+        assert!(missing.len() >= TOOLS.len());
+        let error = BuildError::MissingTools { missing }.to_string();
+        assert!(
+            error.starts_with("missing on this host: apt-get, cargo, debugfs"),
+            "{error}"
+        );
+        assert!(
+            error.contains("apt-get install -y apt cargo dpkg e2fsprogs g"),
+            "{error}"
+        );
+        assert!(
+            error.contains(" packer qemu-system-x86 qemu-utils "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_program_is_found_in_the_path_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("packer"), "").expect("a file");
+        let missing = missing(dir.path().as_os_str());
+        assert!(!missing.iter().any(|tool| tool.program == "packer"));
+        assert!(missing.iter().any(|tool| tool.program == "mmdebstrap"));
+    }
+
+    #[test]
+    fn too_little_space_says_how_much_is_missing_where() {
+        let dir = tempfile::tempdir().expect("a directory");
+        require_space(dir.path(), "base", 1).expect("a megabyte");
+        let below = dir.path().join("not/yet/there");
+        let error = require_space(&below, "base", u64::MAX >> 21).expect_err("no disk is that big");
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("not enough space in {}", dir.path().display())),
+            "{text}"
+        );
+    }
+}

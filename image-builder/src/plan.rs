@@ -1,0 +1,265 @@
+//! The stages of a build with their content keys, before anything runs; and running them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::apt::{Archive, PackageSet};
+use crate::data::Recipe;
+use crate::key::Inputs;
+use crate::manifest::SCHEMA;
+use crate::run::Site;
+use crate::stages::base::Base;
+use crate::stages::packer::Provisioning;
+use crate::stages::{base, builder, disk, module, packer, programs, seal};
+use crate::store::{Entry, Stage};
+use crate::versions::Versions;
+use crate::{
+    BuildError, BuildRequest, FileRecord, KernelRecord, Manifest, ProgramRecord, SourceConfig,
+    SourceRecord, StageRecord, image, sources,
+};
+
+/// The Debian packages of a build, resolved to exact versions.
+#[derive(Debug)]
+pub(crate) struct Packages {
+    pub(crate) kernel: KernelRecord,
+    /// What is asked for in the base, and all that comes with it.
+    pub(crate) base: (Vec<String>, PackageSet),
+    /// Likewise for the builder root.
+    pub(crate) builder: (Vec<String>, PackageSet),
+}
+
+/// Everything that decides what the image will be.
+pub(crate) struct MadeFrom<'a> {
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) packages: &'a Packages,
+    pub(crate) provisioning: &'a Provisioning<'a>,
+    pub(crate) disk_bytes: u64,
+    pub(crate) source_digest: String,
+    pub(crate) source_config: &'a SourceConfig,
+    pub(crate) versions: Versions,
+    pub(crate) rustc: String,
+}
+
+/// The stages with their keys.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    programs: Stage,
+    base: Stage,
+    builder: Stage,
+    module: Stage,
+    disk: Stage,
+    image: Stage,
+    /// Content key of the finished image.
+    pub(crate) key: String,
+}
+
+/// What the stages left.
+#[derive(Debug)]
+pub(crate) struct Made {
+    programs: Entry,
+    base: Entry,
+    builder: Entry,
+    module: Entry,
+    disk: Entry,
+    pub(crate) image: Entry,
+}
+
+impl MadeFrom<'_> {
+    /// Works out every stage's key. Reads files, runs nothing.
+    pub(crate) fn plan(&self) -> Result<Plan, BuildError> {
+        let release = &self.packages.kernel.release;
+        let stage = |name, inputs| Stage { name, inputs };
+        let programs = programs::inputs(&self.request.workspace, &self.rustc)?;
+        let programs = stage(programs::STAGE, programs);
+        let base = stage(base::STAGE, self.base().inputs()?);
+        let builder = builder::inputs(&self.packages.builder.1, release);
+        let builder = stage(builder::STAGE, builder);
+        let module = module::inputs(&self.source_digest, self.source_config, &builder, release);
+        let module = stage(module::STAGE, module);
+        let disk = disk::inputs(&base, self.disk_bytes, &self.versions.of(disk::STAGE));
+        let disk = stage(disk::STAGE, disk);
+        let tools = self.versions.of(packer::STAGE);
+        let image = self
+            .provisioning
+            .inputs(&disk, &module, &programs, &tools)?;
+        let image = stage(packer::STAGE, image);
+        let key = Inputs::default()
+            .with("image", image.inputs.key())
+            .with("compression", seal::COMPRESSION.join(" "))
+            .with_all(self.versions.of(seal::STAGE))
+            .key();
+        Ok(Plan {
+            programs,
+            base,
+            builder,
+            module,
+            disk,
+            image,
+            key,
+        })
+    }
+
+    fn base(&self) -> Base<'_> {
+        Base {
+            workspace: &self.request.workspace,
+            recipe: self.recipe,
+            packages: &self.packages.base.0,
+            set: &self.packages.base.1,
+            image_sources: sources::in_image(
+                &self.request.image_mirror,
+                &self.request.image_security_mirror,
+            ),
+            tools: self.versions.of(base::STAGE),
+        }
+    }
+
+    /// Runs every stage that has no result yet, side by side where one does not need the other.
+    pub(crate) async fn make(
+        &self,
+        plan: &Plan,
+        site: &Site<'_>,
+        archive: &Archive,
+    ) -> Result<Made, BuildError> {
+        let (asked, set) = &self.packages.builder;
+        let release = &self.packages.kernel.release;
+        let base = self.base();
+        let disk = async {
+            let base = base.make(site, &plan.base, archive).await?;
+            let disk = disk::make(site, &plan.disk, &base, self.disk_bytes).await?;
+            Ok((base, disk))
+        };
+        let module = async {
+            let builder = builder::make(site, &plan.builder, archive, asked, set, release).await?;
+            let source = (self.request.source.as_path(), self.source_config);
+            let module = module::make(site, &plan.module, source, &builder, release).await?;
+            Ok((builder, module))
+        };
+        let programs = programs::make(site, &plan.programs, &self.request.workspace);
+        let ((base, disk), (builder, module), programs) = tokio::try_join!(disk, module, programs)?;
+        let provisioning = self.provisioning;
+        let image = provisioning
+            .make(site, &plan.image, &disk, &module, &programs)
+            .await?;
+        Ok(Made {
+            programs,
+            base,
+            builder,
+            module,
+            disk,
+            image,
+        })
+    }
+
+    /// The manifest, but for digests and sizes of files that are still to be written.
+    pub(crate) async fn manifest(
+        &self,
+        site: &Site<'_>,
+        plan: &Plan,
+        made: &Made,
+        name: &str,
+    ) -> Result<Manifest, BuildError> {
+        let file = |suffix: &str, virtual_bytes| FileRecord {
+            name: format!("{name}{suffix}"),
+            bytes: 0,
+            sha256: String::new(),
+            virtual_bytes,
+        };
+        let contents = base::contents(&made.base)?;
+        let mut tools = self.versions.all();
+        tools.insert("rustc".into(), short_rustc(&self.rustc));
+        Ok(Manifest {
+            schema: SCHEMA,
+            key: plan.key.clone(),
+            variant: self.request.variant.clone(),
+            vexfs_version: self.request.vexfs_version.clone(),
+            source_date_epoch: contents.epoch,
+            disk: file(".qcow2", Some(self.disk_bytes)),
+            compressed: file(".qcow2.zst", None),
+            kernel: self.packages.kernel.clone(),
+            module: module::record(&made.module, self.source_config)?,
+            source: SourceRecord {
+                config: self.source_config.clone(),
+                sha256: self.source_digest.clone(),
+                commit: commit(site, &self.request.source).await,
+            },
+            programs: programs(&made.programs)?,
+            tools,
+            variables: self.provisioning.variables.clone(),
+            packages: contents.packages,
+            stages: made.records(),
+        })
+    }
+}
+
+impl Plan {
+    /// The stages' names, in the order in which they are reported.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let stages = [
+            &self.programs,
+            &self.base,
+            &self.builder,
+            &self.module,
+            &self.disk,
+            &self.image,
+        ];
+        let names = stages.map(|stage| stage.name.to_owned());
+        names.into_iter().chain([seal::STAGE.into()]).collect()
+    }
+}
+
+impl Made {
+    fn records(&self) -> Vec<StageRecord> {
+        let entries = [
+            &self.programs,
+            &self.base,
+            &self.builder,
+            &self.module,
+            &self.disk,
+            &self.image,
+        ];
+        entries.map(|entry| entry.record.clone()).into()
+    }
+}
+
+/// Digests of our programs; their version is the workspace's.
+fn programs(entry: &Entry) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
+    let records = programs::PROGRAMS.iter().map(|(_, program)| {
+        let path = entry.dir.join(program);
+        let file = image::file_record(&path).map_err(BuildError::io("read", path))?;
+        let record = ProgramRecord {
+            version: env!("CARGO_PKG_VERSION").into(),
+            sha256: file.sha256,
+        };
+        Ok((program.to_string(), record))
+    });
+    records.collect()
+}
+
+/// `1.95.0` of `rustc -vV`.
+fn short_rustc(verbose: &str) -> String {
+    let release = verbose
+        .lines()
+        .find_map(|line| line.strip_prefix("release: "));
+    release.unwrap_or("unknown").to_owned()
+}
+
+/// The commit a tree is at, if it is a git checkout without changes.
+async fn commit(site: &Site<'_>, source: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        Site::program("git")
+            .arg("-C")
+            .arg(source)
+            .args(arguments.iter().copied())
+    };
+    let changes = git(&["status", "--porcelain", "--", "."]);
+    let changes = site.output("source commit", changes).await.ok()?;
+    if !changes.trim().is_empty() {
+        return None;
+    }
+    let head = site
+        .output("source commit", git(&["rev-parse", "HEAD"]))
+        .await
+        .ok()?;
+    Some(head.trim().to_owned())
+}

@@ -1,0 +1,287 @@
+//! The base: Debian's packages as an ext4 file system, by mmdebstrap, without network.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::apt::{Archive, PackageSet};
+use crate::data::Recipe;
+use crate::key::Inputs;
+use crate::run::Site;
+use crate::store::{Entry, Stage};
+use crate::{BuildError, Package, key, tree};
+
+/// Name of the stage.
+pub(crate) const STAGE: &str = "base";
+/// The root file system's file in the entry.
+pub(crate) const ROOT: &str = "root.ext4";
+/// The file in the entry that lists the packages.
+const CONTENTS: &str = "contents";
+/// Files of the workspace that go into the base.
+const HOME: &str = "provision/base";
+/// Size of the file system before it is fitted to the disk: room for the largest variant's files.
+const SIZE: u64 = 6 << 30;
+/// The script mmdebstrap runs in the end.
+const CUSTOMIZE: &str = "provision/base/customize.sh";
+
+/// Everything about a base that is decided before it is made.
+#[derive(Debug)]
+pub(crate) struct Base<'a> {
+    pub(crate) workspace: &'a Path,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) packages: &'a [String],
+    pub(crate) set: &'a PackageSet,
+    pub(crate) image_sources: String,
+    /// Versions of the tools that make it.
+    pub(crate) tools: Vec<(String, String)>,
+}
+
+impl Base<'_> {
+    /// What it is made from.
+    pub(crate) fn inputs(&self) -> Result<Inputs, BuildError> {
+        let home = self.workspace.join(HOME);
+        let files = home.join("files");
+        let customize = self.workspace.join(CUSTOMIZE);
+        Ok(Inputs::default()
+            .with_all(self.set.inputs())
+            .with("packages asked for", self.packages.join(" "))
+            .with(
+                "provision/base/files",
+                tree::digest(&files).map_err(BuildError::io("read", files))?,
+            )
+            .with(
+                CUSTOMIZE,
+                key::file_digest(&customize).map_err(BuildError::io("read", customize))?,
+            )
+            .with("recipe.toml [base]", format!("{:?}", self.recipe.base))
+            .with("apt sources in the image", &*self.image_sources)
+            .with_all(self.tools.clone()))
+    }
+
+    /// Makes it; the entry has [`ROOT`] and the list of packages.
+    pub(crate) async fn make(
+        &self,
+        site: &Site<'_>,
+        stage: &Stage,
+        archive: &Archive,
+    ) -> Result<Entry, BuildError> {
+        let uuid = root_uuid(&stage.inputs);
+        site.stage(stage, async |result| {
+            let work = site.scratch(STAGE)?;
+            let debs = work.path().join("debs");
+            archive
+                .fetch(site, STAGE, self.packages, self.set, &debs)
+                .await?;
+            let files = work.path().join("files");
+            self.stage_files(&files, &uuid)?;
+            let tmp = work.path().join("tmp");
+            fs::create_dir(&tmp).map_err(BuildError::io("make", &tmp))?;
+            fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))
+                .map_err(BuildError::io("change", &tmp))?;
+            for (name, bytes) in [(ROOT, SIZE), (CONTENTS, 0)] {
+                let path = result.join(name);
+                let file = fs::File::create(&path).map_err(BuildError::io("make", &path))?;
+                // In unshare mode the writer is another user; the directory above is not open to it.
+                file.set_len(bytes)
+                    .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o666)))
+                    .map_err(BuildError::io("change", &path))?;
+            }
+            let customize = self.workspace.join(CUSTOMIZE);
+            let script =
+                fs::read_to_string(&customize).map_err(BuildError::io("read", customize))?;
+            let base = &self.recipe.base;
+            let command = Site::program("sh")
+                // Descriptors pass where paths do not; see customize.sh.
+                .args([
+                    "-c",
+                    "exec 8<>\"$1\" 9<>\"$2\"; shift 2; exec mmdebstrap \"$@\"",
+                    "sh",
+                ])
+                .args([result.join(CONTENTS), result.join(ROOT)])
+                .args(arguments(archive, &files, &debs, self.packages, &script))
+                .env("TMPDIR", &tmp)
+                .env("VEXFS_UNITS", base.enabled_units.join(" "))
+                .env("VEXFS_EXCLUDES", base.path_excludes.join(" "))
+                .env("VEXFS_KEEP", base.path_includes.join(" "))
+                .env("VEXFS_UUID", &uuid);
+            site.step(STAGE, command).await?;
+            for name in [ROOT, CONTENTS] {
+                fs::set_permissions(result.join(name), fs::Permissions::from_mode(0o644))
+                    .map_err(BuildError::io("change", result.join(name)))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The files put into the root before any package: those of the repository with their
+    /// placeholders filled in, and what follows from the recipe.
+    fn stage_files(&self, to: &Path, uuid: &str) -> Result<(), BuildError> {
+        let from = self.workspace.join(HOME).join("files");
+        tree::copy(&from, to).map_err(BuildError::io("copy", &from))?;
+        let base = &self.recipe.base;
+        let modules = base.initramfs_modules.join(",");
+        for file in FILLED_IN {
+            let path = to.join(file);
+            let text = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
+            let text = text
+                .replace("@ROOT_UUID@", uuid)
+                .replace("@INITRAMFS_MODULES@", &modules);
+            fs::write(&path, text).map_err(BuildError::io("write", &path))?;
+        }
+        let write = |path: &str, text: &str| {
+            let path = to.join(path);
+            let dir = path.parent().unwrap_or(to);
+            fs::create_dir_all(dir)
+                .and_then(|()| fs::write(&path, text))
+                .map_err(BuildError::io("write", &path))
+        };
+        write("etc/dpkg/dpkg.cfg.d/vexfs", &dpkg_config(self.recipe))?;
+        write("etc/apt/vexfs.sources", &self.image_sources)?;
+        for unit in &base.masked_units {
+            let path = to.join("etc/systemd/system").join(unit);
+            symlink("/dev/null", &path).map_err(BuildError::io("make", &path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Files with placeholders.
+const FILLED_IN: &[&str] = &[
+    "boot/grub/grub.cfg",
+    "etc/fstab",
+    "etc/tiny-initramfs/tiny-initramfs.conf",
+];
+
+/// dpkg.cfg(5) of the image: what of every package stays out, in later upgrades too.
+fn dpkg_config(recipe: &Recipe) -> String {
+    let excludes = recipe.base.path_excludes.iter();
+    let includes = recipe.base.path_includes.iter();
+    excludes
+        .map(|path| format!("path-exclude={path}\n"))
+        .chain(includes.map(|path| format!("path-include={path}\n")))
+        .collect()
+}
+
+/// mmdebstrap's command line.
+fn arguments(
+    archive: &Archive,
+    files: &Path,
+    debs: &Path,
+    packages: &[String],
+    customize: &str,
+) -> Vec<String> {
+    let mode = if nix::unistd::geteuid().is_root() {
+        "root"
+    } else {
+        "unshare"
+    };
+    // apt's patterns and apt itself are in the variant.
+    let include: Vec<_> = packages
+        .iter()
+        .filter(|name| !name.starts_with('?') && *name != "apt")
+        .map(String::as_str)
+        .collect();
+    let sync = |from: PathBuf, to: &str| format!("--setup-hook=sync-in {} {to}", from.display());
+    vec![
+        "--verbose".into(),
+        format!("--mode={mode}"),
+        "--variant=apt".into(),
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr".into(),
+        format!("--include={}", include.join(",")),
+        // The packages are in place and stay until our own cleaning, which has to come before the
+        // file system is made.
+        "--skip=download/empty,essential/unlink,cleanup".into(),
+        "--setup-hook=mkdir -p \"$1/var/cache/apt/archives\"".into(),
+        sync(files.into(), "/"),
+        sync(archive.lists(), "/var/lib/apt/lists"),
+        sync(debs.into(), "/var/cache/apt/archives"),
+        // With its caches there, mmdebstrap takes the lists for updated and does not go to the
+        // network. fsync(2) for every file of a root that is thrown away on failure is for nothing.
+        "--setup-hook=chown -R 0:0 \"$1/etc\" \"$1/boot\" \"$1/var\"; \
+         APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache gencaches; \
+         echo force-unsafe-io >\"$1/etc/dpkg/dpkg.cfg.d/vexfs-build\""
+            .into(),
+        format!("--customize-hook={customize}"),
+        "--format=null".into(),
+        "bookworm".into(),
+        "/dev/null".into(),
+        archive.sources_list().display().to_string(),
+    ]
+}
+
+/// The root file system's UUID: the same for the same base.
+pub(crate) fn root_uuid(inputs: &Inputs) -> String {
+    uuid(&inputs.key(), "root")
+}
+
+/// A UUID (version 8 of RFC 9562: of our own making) from a key and a purpose.
+pub(crate) fn uuid(key: &str, purpose: &str) -> String {
+    let hex = key::digest(format!("{purpose} {key}"));
+    format!(
+        "{}-{}-8{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..32]
+    )
+}
+
+/// What is in a base.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Seconds since the epoch that stand for "now" in it.
+    pub(crate) epoch: u64,
+    pub(crate) packages: Vec<Package>,
+}
+
+/// Reads what is in a base.
+pub(crate) fn contents(entry: &Entry) -> Result<Contents, BuildError> {
+    let path = entry.dir.join(CONTENTS);
+    let text = fs::read_to_string(&path).map_err(BuildError::io("read", path))?;
+    Ok(parse_contents(&text))
+}
+
+/// `name<TAB>version<TAB>architecture` for each package and `epoch<TAB>seconds`, one line each.
+fn parse_contents(text: &str) -> Contents {
+    let mut contents = Contents::default();
+    for line in text.lines() {
+        match line.split('\t').collect::<Vec<_>>()[..] {
+            ["epoch", seconds] => contents.epoch = seconds.parse().unwrap_or(0),
+            [name, version, architecture] => contents.packages.push(Package {
+                name: name.into(),
+                version: version.into(),
+                architecture: architecture.into(),
+            }),
+            _ => {}
+        }
+    }
+    contents.packages.sort();
+    contents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uuid_follows_from_the_key() {
+        let one = uuid("abc", "root");
+        assert_eq!(one, uuid("abc", "root"));
+        assert_ne!(one, uuid("abc", "disk"));
+        assert_ne!(one, uuid("abd", "root"));
+        let lengths: Vec<_> = one.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12]);
+    }
+
+    #[test]
+    fn the_package_list_is_read_and_sorted() {
+        let contents = parse_contents("zlib1g\t1:1.2\tamd64\nadduser\t3.1\tall\n\nepoch\t17\n");
+        assert_eq!(contents.epoch, 17);
+        let packages = contents.packages;
+        let names: Vec<_> = packages.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["adduser", "zlib1g"]);
+        assert_eq!(packages[1].version, "1:1.2");
+    }
+}

@@ -1,0 +1,98 @@
+//! The builder root: the image's own compiler and kernel headers, unpacked and not configured.
+//!
+//! It needs no maintainer script and no privilege to make, only to be entered.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::BuildError;
+use crate::apt::{Archive, PackageSet};
+use crate::key::Inputs;
+use crate::run::Site;
+use crate::store::{Entry, Stage};
+
+/// Name of the stage.
+pub(crate) const STAGE: &str = "builder";
+/// Packages a shell, make and kbuild need beside the recipe's, since nothing pulls in "essential".
+pub(crate) const PACKAGES: &[&str] = &[
+    "bash",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "mawk",
+    "grep",
+    "gzip",
+    "sed",
+    "tar",
+    "usr-is-merged",
+];
+/// What update-alternatives(1) would have linked.
+const ALTERNATIVES: &[(&str, &str)] = &[("awk", "/usr/bin/mawk"), ("cc", "/usr/bin/gcc")];
+/// Unpacks `.deb` files ($1 the root, then the files), two at a time.
+const UNPACK: &str =
+    "root=$1; shift; printf '%s\\0' \"$@\" | xargs -0 -P 2 -I{} dpkg-deb -x {} \"$root\"";
+
+/// What it is made from.
+pub(crate) fn inputs(set: &PackageSet, release: &str) -> Inputs {
+    Inputs::default()
+        .with_all(set.inputs())
+        .with("kernel", release)
+        .with(
+            "how",
+            format!("{UNPACK} {} {ALTERNATIVES:?}", uname(release)),
+        )
+}
+
+/// Makes it; the entry has `root`.
+pub(crate) async fn make(
+    site: &Site<'_>,
+    stage: &Stage,
+    archive: &Archive,
+    packages: &[String],
+    set: &PackageSet,
+    release: &str,
+) -> Result<Entry, BuildError> {
+    site.stage(stage, async |result| {
+        let work = site.scratch(STAGE)?;
+        let debs = work.path().join("debs");
+        archive.fetch(site, STAGE, packages, set, &debs).await?;
+        let root = result.join("root");
+        unpack(site, STAGE, &debs, set, &root).await?;
+        let bin = root.join("usr/local/bin");
+        let fake = bin.join("uname");
+        fs::create_dir_all(&bin)
+            .and_then(|()| fs::create_dir_all(root.join("build")))
+            .and_then(|()| fs::write(&fake, uname(release)))
+            .and_then(|()| fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)))
+            .map_err(BuildError::io("write", fake))?;
+        for (name, program) in ALTERNATIVES {
+            symlink(program, bin.join(name)).map_err(BuildError::io("link", bin.join(name)))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Unpacks a set of packages whose files are in `debs` into `root`.
+pub(crate) async fn unpack(
+    site: &Site<'_>,
+    stage: &str,
+    debs: &Path,
+    set: &PackageSet,
+    root: &Path,
+) -> Result<(), BuildError> {
+    fs::create_dir_all(root).map_err(BuildError::io("make", root))?;
+    let command = Site::program("sh")
+        .args(["-euc", UNPACK, "sh"])
+        .arg(root)
+        .args(set.debs.iter().map(|deb| debs.join(&deb.file)));
+    site.step(stage, command).await
+}
+
+/// A `uname` that speaks of the image's kernel: many makefiles look for
+/// `/lib/modules/$(uname -r)/build`.
+fn uname(release: &str) -> String {
+    format!("#!/bin/sh\n[ \"$*\" != -r ] || {{ echo {release}; exit; }}\nexec /bin/uname \"$@\"\n")
+}

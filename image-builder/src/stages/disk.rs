@@ -1,0 +1,209 @@
+//! The bootable disk: partition table, boot loader and root file system in one sparse raw file.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::key::Inputs;
+use crate::run::Site;
+use crate::stages::base;
+use crate::store::{Entry, Stage};
+use crate::{BuildError, grub, sparse};
+
+/// Name of the stage.
+pub(crate) const STAGE: &str = "disk";
+/// The disk's file in the entry.
+pub(crate) const DISK: &str = "disk.raw";
+/// GRUB's parts for BIOS machines (package grub-pc-bin).
+const GRUB: &str = "/usr/lib/grub/i386-pc";
+const MIB: u64 = 1 << 20;
+
+/// One partition of every image's disk.
+struct Partition {
+    /// sgdisk(8) type code.
+    code: &'static str,
+    label: &'static str,
+    start_mib: u64,
+    /// `None`: to the end of the disk.
+    end_mib: Option<u64>,
+}
+
+/// 1 MiB apart from each other, as every cloud wants it. The root comes last so that it can grow.
+const PARTITIONS: [Partition; 3] = [
+    Partition {
+        code: "EF02", // BIOS boot: core.img
+        label: "bios",
+        start_mib: 1,
+        end_mib: Some(2),
+    },
+    Partition {
+        code: "EF00", // EFI system partition: kept free for the same disk to boot under UEFI
+        label: "efi",
+        start_mib: 2,
+        end_mib: Some(66),
+    },
+    Partition {
+        code: "8304", // root, x86-64: found by systemd-repart
+        label: "root",
+        start_mib: 66,
+        end_mib: None,
+    },
+];
+/// Left free behind the last partition, for the second partition table.
+const TAIL_MIB: u64 = 1;
+
+/// What it is made from.
+pub(crate) fn inputs(base: &Stage, bytes: u64, tools: &[(String, String)]) -> Inputs {
+    Inputs::default()
+        .with("base", base.inputs.key())
+        .with("disk size", bytes.to_string())
+        .with("layout", layout(bytes).join(" "))
+        .with("grub modules", grub::MODULES.join(" "))
+        .with_all(tools.to_vec())
+}
+
+/// Makes it; the entry has [`DISK`].
+pub(crate) async fn make(
+    site: &Site<'_>,
+    stage: &Stage,
+    base: &Entry,
+    bytes: u64,
+) -> Result<Entry, BuildError> {
+    let base_key = base.record.key.clone();
+    site.stage(stage, async |result| {
+        let work = site.scratch(STAGE)?;
+        let disk = result.join(DISK);
+        let file = File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&disk)
+            .and_then(|file| file.set_len(bytes).map(|()| file))
+            .map_err(BuildError::io("make", &disk))?;
+        let table = Site::program("sgdisk")
+            .args(["--disk-guid", &base::uuid(&base_key, "disk")])
+            .args(layout(bytes))
+            .args((1..=PARTITIONS.len()).flat_map(|n| {
+                let guid = base::uuid(&base_key, &format!("partition {n}"));
+                ["--partition-guid".to_owned(), format!("{n}:{guid}")]
+            }))
+            .arg(&disk);
+        site.step(STAGE, table).await?;
+        boot_loader(site, work.path(), &file, &base::uuid(&base_key, "root")).await?;
+        let root = work.path().join("root.ext4");
+        root_file_system(site, &base.dir.join(base::ROOT), &root, root_bytes(bytes)).await?;
+        let start = PARTITIONS[2].start_mib * MIB;
+        File::open(&root)
+            .and_then(|root| sparse::copy(&root, &file, start))
+            .map_err(BuildError::io("write", &disk))
+    })
+    .await
+}
+
+/// sgdisk arguments for a disk of that size.
+fn layout(bytes: u64) -> Vec<String> {
+    let sectors = |mib: u64| mib * MIB / grub::SECTOR as u64;
+    let mut arguments = Vec::new();
+    for (n, partition) in PARTITIONS.iter().enumerate() {
+        let n = n + 1;
+        let end_mib = partition.end_mib.unwrap_or(bytes / MIB - TAIL_MIB);
+        let (start, end) = (sectors(partition.start_mib), sectors(end_mib) - 1);
+        arguments.push(format!("--new={n}:{start}:{end}"));
+        arguments.push(format!("--typecode={n}:{}", partition.code));
+        arguments.push(format!("--change-name={n}:{}", partition.label));
+    }
+    arguments
+}
+
+/// The size of the root partition of a disk of that size.
+fn root_bytes(bytes: u64) -> u64 {
+    (bytes / MIB - TAIL_MIB - PARTITIONS[2].start_mib) * MIB
+}
+
+async fn boot_loader(
+    site: &Site<'_>,
+    work: &Path,
+    disk: &File,
+    root_uuid: &str,
+) -> Result<(), BuildError> {
+    let (early, core) = (work.join("early.cfg"), work.join("core.img"));
+    fs::write(&early, grub::early_config(root_uuid)).map_err(BuildError::io("write", &early))?;
+    let command = Site::program("grub-mkimage")
+        .args([
+            "--format=i386-pc",
+            "--prefix=/boot/grub",
+            "--compression=xz",
+        ])
+        .arg(format!("--directory={GRUB}"))
+        .arg(format!("--config={}", early.display()))
+        .arg(format!("--output={}", core.display()))
+        .args(grub::MODULES.iter().copied());
+    site.step(STAGE, command).await?;
+    let read = |path: &Path| fs::read(path).map_err(BuildError::io("read", path));
+    let boot = Path::new(GRUB).join("boot.img");
+    let io = |doing| BuildError::io(doing, DISK);
+    let mut first_sector = [0; grub::SECTOR];
+    disk.read_exact_at(&mut first_sector, 0)
+        .map_err(io("read"))?;
+    let partition = &PARTITIONS[0];
+    let room = (partition.end_mib.unwrap_or(0) - partition.start_mib) * MIB;
+    let at = partition.start_mib * MIB;
+    let (sector, core) = grub::embed(
+        &read(&boot)?,
+        &read(&core)?,
+        &first_sector,
+        at / grub::SECTOR as u64,
+        room as usize,
+    )
+    .map_err(|said| BuildError::DataFile {
+        path: GRUB.into(),
+        said: format!(" {said}"),
+    })?;
+    disk.write_all_at(&sector, 0)
+        .and_then(|()| disk.write_all_at(&core, at))
+        .map_err(io("write"))
+}
+
+/// A copy of the base's root file system, fitted to the partition.
+async fn root_file_system(
+    site: &Site<'_>,
+    base: &Path,
+    root: &Path,
+    bytes: u64,
+) -> Result<(), BuildError> {
+    let from = File::open(base).map_err(BuildError::io("open", base))?;
+    let to = File::create(root).map_err(BuildError::io("make", root))?;
+    let base_bytes = from.metadata().map_err(BuildError::io("read", base))?.len();
+    to.set_len(base_bytes.max(bytes))
+        .and_then(|()| sparse::copy(&from, &to, 0))
+        .map_err(BuildError::io("write", root))?;
+    let command = Site::program("resize2fs")
+        .arg(root)
+        .arg(format!("{}K", bytes / 1024));
+    site.step(STAGE, command).await?;
+    to.set_len(bytes).map_err(BuildError::io("cut", root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_follow_each_other_and_end_before_the_second_table() {
+        assert_eq!(
+            layout(8 << 30),
+            [
+                "--new=1:2048:4095",
+                "--typecode=1:EF02",
+                "--change-name=1:bios",
+                "--new=2:4096:135167",
+                "--typecode=2:EF00",
+                "--change-name=2:efi",
+                "--new=3:135168:16775167",
+                "--typecode=3:8304",
+                "--change-name=3:root",
+            ]
+        );
+        assert_eq!(root_bytes(8 << 30), (16775167 - 135168 + 1) * 512);
+    }
+}

@@ -1,0 +1,10 @@
+//! The stages: what each is made from, and how.
+
+pub(crate) mod base;
+pub(crate) mod builder;
+pub(crate) mod disk;
+pub(crate) mod module;
+pub(crate) mod packer;
+pub(crate) mod programs;
+pub(crate) mod seal;
+pub(crate) mod tools_disk;

@@ -1,0 +1,220 @@
+//! The module: `make vm-build` of the source tree in the builder root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use keeper::Failure;
+
+use crate::key::Inputs;
+use crate::run::Site;
+use crate::store::{Entry, Stage};
+use crate::{BuildError, ModuleRecord, SourceConfig, key, tree};
+
+/// Name of the stage.
+pub(crate) const STAGE: &str = "module";
+/// The module's file in the entry, whatever the tree calls it.
+pub(crate) const MODULE: &str = "module.ko";
+/// Same with its debug information: for reading an oops, not for the image.
+pub(crate) const MODULE_DEBUG: &str = "module.debug.ko";
+/// Enters the builder root $1 with $2 mounted on /build and runs the rest, in a mount namespace
+/// (unshare(1)): what is mounted here is gone with the last process.
+const ENTER: &str = "mount --rbind /dev \"$1/dev\"; mount --rbind /proc \"$1/proc\"; \
+    mount --bind \"$2\" \"$1/build\"; root=$1; shift 2; exec chroot \"$root\" \"$@\"";
+/// Runs in the builder root: the build, then the module without debug information beside it.
+const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
+    [ -f \"$PRODUCED\" ] || { echo \"error: $* left no $PRODUCED in the tree\"; exit 1; }; \
+    cp \"$PRODUCED\" /build/debug.ko; strip --strip-debug -o /build/module.ko \"$PRODUCED\"";
+
+/// What it is made from.
+pub(crate) fn inputs(
+    source_digest: &str,
+    config: &SourceConfig,
+    builder: &Stage,
+    release: &str,
+) -> Inputs {
+    Inputs::default()
+        .with("VexFS source tree", source_digest)
+        .with("builder", builder.inputs.key())
+        .with("kernel", release)
+        .with("command", config.build.join(" "))
+        .with("produced file", &*config.produced)
+        .with("how", format!("{ENTER} {BUILD}"))
+}
+
+/// Makes it; the entry has [`MODULE`] and [`MODULE_DEBUG`].
+pub(crate) async fn make(
+    site: &Site<'_>,
+    stage: &Stage,
+    (source, config): (&Path, &SourceConfig),
+    builder: &Entry,
+    release: &str,
+) -> Result<Entry, BuildError> {
+    site.stage(stage, async |result| {
+        let work = site.scratch(STAGE)?;
+        let build = work.path().join("build");
+        tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
+        let command = Site::program("unshare")
+            .args(namespaces())
+            .args(["sh", "-euc", ENTER, "sh"])
+            .args([builder.dir.join("root"), build.clone()])
+            .args([
+                "/usr/bin/env",
+                "-i",
+                "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            ])
+            .args([
+                "HOME=/build",
+                "LC_ALL=C",
+                "KBUILD_BUILD_USER=vexfs",
+                "KBUILD_BUILD_HOST=builder",
+            ])
+            .arg("KBUILD_BUILD_TIMESTAMP=@0")
+            .arg(format!("KDIR=/lib/modules/{release}/build"))
+            .arg(format!("KVER={release}"))
+            .arg(format!("PRODUCED={}", config.produced))
+            .args(["sh", "-euc", BUILD, "sh"])
+            .args(&config.build);
+        let log = site.log(STAGE);
+        site.step(STAGE, command)
+            .await
+            .map_err(|error| source_error(error, source, config, &log))?;
+        for (from, to) in [("module.ko", MODULE), ("debug.ko", MODULE_DEBUG)] {
+            let from = build.join(from);
+            fs::copy(&from, result.join(to)).map_err(BuildError::io("copy", from))?;
+        }
+        let module = result.join(MODULE);
+        let bytes = fs::read(&module).map_err(BuildError::io("read", module))?;
+        check_release(&bytes, release).map_err(|first_error| BuildError::SourceBuild {
+            command: config.build.join(" "),
+            source_tree: source.to_owned(),
+            first_error,
+            log,
+        })
+    })
+    .await
+}
+
+/// unshare(1) options: no network for a tree's build, and root in there also for an ordinary user.
+fn namespaces() -> Vec<&'static str> {
+    let mut options = vec!["--mount", "--net", "--pid", "--fork", "--kill-child"];
+    if !nix::unistd::geteuid().is_root() {
+        options.extend(["--user", "--map-root-user"]);
+    }
+    options
+}
+
+/// A failed build of the tree, by the compiler's first error.
+fn source_error(error: BuildError, source: &Path, config: &SourceConfig, log: &Path) -> BuildError {
+    let BuildError::Step {
+        source: Failure::Ended { tail, .. },
+        ..
+    } = &error
+    else {
+        return error;
+    };
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_else(|_| tail.clone());
+    let Some(first_error) = first_error(&text) else {
+        return error;
+    };
+    BuildError::SourceBuild {
+        command: config.build.join(" "),
+        source_tree: source.to_owned(),
+        first_error,
+        log: log.to_owned(),
+    }
+}
+
+/// The first line that says what is wrong: the compiler's, else modpost's or make's.
+fn first_error(text: &str) -> Option<String> {
+    const MARKS: &[&[&str]] = &[
+        &[": error: ", ": fatal error: "],
+        &["ERROR: ", "error: ", "undefined reference", ": not found"],
+        &["*** "],
+    ];
+    MARKS.iter().find_map(|marks| {
+        let found = text
+            .lines()
+            .find(|line| marks.iter().any(|mark| line.contains(mark)));
+        found.map(|line| line.trim().replace("/build/src/", ""))
+    })
+}
+
+/// A value of the module's `.modinfo` section: NUL-terminated `name=value` strings.
+fn modinfo(module: &[u8], name: &str) -> Option<String> {
+    let field = format!("{name}=");
+    module.split(|byte| *byte == 0).find_map(|string| {
+        let value = string.strip_prefix(field.as_bytes())?;
+        std::str::from_utf8(value).ok().map(str::to_owned)
+    })
+}
+
+/// A module for another kernel would only be found out by the guest.
+fn check_release(module: &[u8], release: &str) -> Result<(), String> {
+    let vermagic = modinfo(module, "vermagic").unwrap_or_else(|| "none".into());
+    if vermagic.split(' ').next() == Some(release) {
+        Ok(())
+    } else {
+        Err(format!(
+            "the module is for kernel {vermagic}, the image has {release}"
+        ))
+    }
+}
+
+/// What the module is called in the image.
+pub(crate) fn file_name(config: &SourceConfig) -> String {
+    format!("{}.ko", config.module)
+}
+
+/// What the manifest says about a built module.
+pub(crate) fn record(entry: &Entry, config: &SourceConfig) -> Result<ModuleRecord, BuildError> {
+    let path: PathBuf = entry.dir.join(MODULE);
+    let bytes = fs::read(&path).map_err(BuildError::io("read", path))?;
+    Ok(ModuleRecord {
+        name: file_name(config),
+        version: modinfo(&bytes, "version"),
+        sha256: key::digest(&bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compilers_first_error_is_the_one_shown() {
+        let log = "\
+make[1]: Entering directory '/usr/src/linux-headers-6.1.0-56-cloud-amd64'
+  CC [M]  /build/src/super.o
+/build/src/super.c:12:9: warning: unused variable 'x' [-Wunused-variable]
+/build/src/super.c:14:5: error: implicit declaration of function 'foo'
+/build/src/super.c:15:5: error: expected ';'
+make[2]: *** [scripts/Makefile.build:250: /build/src/super.o] Error 1
+";
+        assert_eq!(
+            first_error(log).as_deref(),
+            Some("super.c:14:5: error: implicit declaration of function 'foo'")
+        );
+        let modpost =
+            "ERROR: modpost: \"foo\" [/build/src/vexfs.ko] undefined!\nmake: *** [x] Error 1\n";
+        assert_eq!(
+            first_error(modpost).as_deref(),
+            Some("ERROR: modpost: \"foo\" [vexfs.ko] undefined!")
+        );
+        assert_eq!(
+            first_error("make: *** No rule to make target 'vm-build'.  Stop.\n").as_deref(),
+            Some("make: *** No rule to make target 'vm-build'.  Stop.")
+        );
+        assert_eq!(first_error("all is well"), None);
+    }
+
+    #[test]
+    fn a_module_for_another_kernel_is_refused() {
+        let module = b"\x7fELF..\0version=1.2\0vermagic=6.1.0-56-cloud-amd64 SMP mod_unload \0";
+        assert_eq!(modinfo(module, "version").as_deref(), Some("1.2"));
+        assert_eq!(check_release(module, "6.1.0-56-cloud-amd64"), Ok(()));
+        let error = check_release(module, "6.1.0-57-cloud-amd64").expect_err("another kernel");
+        assert!(error.contains("6.1.0-56-cloud-amd64 SMP"), "{error}");
+        assert!(check_release(b"nothing", "6.1").is_err());
+    }
+}

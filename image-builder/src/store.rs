@@ -1,0 +1,239 @@
+//! The cache: one directory per stage and content key, in place only when whole.
+//!
+//! `<cache>/<stage>/<key>/` is made under another name and renamed; `done.json` in it keeps the
+//! inputs, for [`Inputs::why`]. Whoever makes an entry holds a lock (flock(2)) on its name, so that
+//! builds side by side make it once. Work in progress is in `<cache>/tmp/`, each directory locked
+//! while its owner lives: what is there unlocked was left by a killed build and is removed.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::key::Inputs;
+use crate::run::Site;
+use crate::{BuildError, BuildEvent, StageRecord, run};
+
+/// File that makes a directory an entry.
+const DONE: &str = "done.json";
+/// How many entries of each stage are kept; the least recently used go first.
+const KEPT: usize = 4;
+/// How often a lock held by another build is tried.
+const LOCK_POLL: Duration = Duration::from_millis(200);
+
+/// A stage before it runs: its name and all that goes into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) inputs: Inputs,
+}
+
+/// What `done.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Done {
+    seconds: f64,
+    inputs: Inputs,
+}
+
+/// The result of a stage.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) dir: PathBuf,
+    pub(crate) record: StageRecord,
+}
+
+/// A directory for work in progress; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    dir: tempfile::TempDir,
+    _lock: Flock<File>,
+}
+
+impl Scratch {
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Site<'_> {
+    /// Returns the stage's entry, making it with `make` if there is none. `make` gets an empty
+    /// directory to fill.
+    pub(crate) async fn stage<F>(
+        &self,
+        stage: &Stage,
+        make: impl FnOnce(PathBuf) -> F,
+    ) -> Result<Entry, BuildError>
+    where
+        F: Future<Output = Result<(), BuildError>>,
+    {
+        let key = stage.inputs.key();
+        let home = self.cache.join(stage.name);
+        fs::create_dir_all(&home).map_err(BuildError::io("make", &home))?;
+        let dir = home.join(&key);
+        if let Some(entry) = self.hit(stage, &key, &dir) {
+            return Ok(entry);
+        }
+        let _lock = self.lock(&home.join(format!("{key}.lock"))).await?;
+        if let Some(entry) = self.hit(stage, &key, &dir) {
+            return Ok(entry);
+        }
+        self.progress.event(&BuildEvent::StageStarted {
+            stage: stage.name.into(),
+            why: stage.inputs.why(earlier(&home).iter()),
+        });
+        let since = Instant::now();
+        run::fresh_log(&self.log(stage.name))?;
+        let scratch = self.scratch(stage.name)?;
+        let result = scratch.path().join("result");
+        fs::create_dir(&result).map_err(BuildError::io("make", &result))?;
+        make(result.clone()).await?;
+        let seconds = (since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        let done = Done {
+            seconds,
+            inputs: stage.inputs.clone(),
+        };
+        let text = serde_json::to_vec_pretty(&done)
+            .map_err(|e| BuildError::io("write", result.join(DONE))(std::io::Error::other(e)))?;
+        fs::write(result.join(DONE), text).map_err(BuildError::io("write", result.join(DONE)))?;
+        fs::rename(&result, &dir).map_err(BuildError::io("rename", &result))?;
+        evict(&home, &dir);
+        self.progress.event(&BuildEvent::StageDone {
+            stage: stage.name.into(),
+            seconds,
+        });
+        Ok(entry(stage, key, dir, seconds))
+    }
+
+    fn hit(&self, stage: &Stage, key: &str, dir: &Path) -> Option<Entry> {
+        let done = read_done(dir)?;
+        self.progress.event(&BuildEvent::StageCached {
+            stage: stage.name.into(),
+        });
+        touch(&dir.join(DONE));
+        Some(entry(stage, key.to_owned(), dir.to_owned(), done.seconds))
+    }
+
+    /// A new directory below `<cache>/tmp`.
+    pub(crate) fn scratch(&self, what: &str) -> Result<Scratch, BuildError> {
+        let (tmp, _gate) = self.tmp()?;
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{what}-"))
+            .tempdir_in(&tmp)
+            .map_err(BuildError::io("make a directory in", &tmp))?;
+        let path = dir.path().join("lock");
+        let file = File::create(&path).map_err(BuildError::io("make", &path))?;
+        let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, error)| BuildError::io("lock", path)(error.into()))?;
+        Ok(Scratch { dir, _lock })
+    }
+
+    /// Removes what killed builds left in `<cache>/tmp`.
+    pub(crate) fn sweep(&self) -> Result<(), BuildError> {
+        let (tmp, gate) = self.tmp()?;
+        let entries = fs::read_dir(&tmp).map_err(BuildError::io("list", &tmp))?;
+        let left: Vec<_> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter_map(|dir| {
+                let lock = File::open(dir.join("lock")).ok()?;
+                let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).ok()?;
+                Some((dir, lock))
+            })
+            .collect();
+        drop(gate);
+        for (dir, _lock) in left {
+            if let Err(error) = fs::remove_dir_all(&dir) {
+                self.note(format!("cannot remove {}: {error}", dir.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// `<cache>/tmp`, and the lock under which directories there come and are looked at: no sweep
+    /// sees one between its making and its locking.
+    fn tmp(&self) -> Result<(PathBuf, Flock<File>), BuildError> {
+        let tmp = self.cache.join("tmp");
+        fs::create_dir_all(&tmp).map_err(BuildError::io("make", &tmp))?;
+        let path = self.cache.join("tmp.lock");
+        let file = File::create(&path).map_err(BuildError::io("make", &path))?;
+        let gate = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, error)| BuildError::io("lock", path)(error.into()))?;
+        Ok((tmp, gate))
+    }
+
+    /// Takes a lock, waiting for another build that holds it. Dropping the guard gives it back.
+    pub(crate) async fn lock(&self, path: &Path) -> Result<Flock<File>, BuildError> {
+        let open = || File::create(path).map_err(BuildError::io("make", path));
+        let mut file = open()?;
+        let mut told = false;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+                Err((_, error)) => return Err(BuildError::io("lock", path)(error.into())),
+            }
+            if !told {
+                self.note(format!(
+                    "another build holds {}: waiting for it",
+                    path.display()
+                ));
+                told = true;
+            }
+            tokio::time::sleep(LOCK_POLL).await;
+        }
+    }
+}
+
+fn entry(stage: &Stage, key: String, dir: PathBuf, seconds: f64) -> Entry {
+    Entry {
+        dir,
+        record: StageRecord {
+            name: stage.name.into(),
+            key,
+            seconds,
+        },
+    }
+}
+
+fn read_done(dir: &Path) -> Option<Done> {
+    let bytes = fs::read(dir.join(DONE)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// The inputs of all entries there are.
+fn earlier(home: &Path) -> Vec<Inputs> {
+    let dirs = fs::read_dir(home).into_iter().flatten().flatten();
+    dirs.filter_map(|dir| read_done(&dir.path()))
+        .map(|done| done.inputs)
+        .collect()
+}
+
+/// Marks an entry as used just now. Only the order of eviction depends on it.
+fn touch(path: &Path) {
+    let now = fs::FileTimes::new().set_modified(SystemTime::now());
+    let _best_effort = File::open(path).and_then(|file| file.set_times(now));
+}
+
+/// Removes the least recently used entries but [`KEPT`]. What cannot be removed stays for the next
+/// time: it costs space, not correctness.
+fn evict(home: &Path, keep: &Path) {
+    let entries = fs::read_dir(home).into_iter().flatten().flatten();
+    let mut used: Vec<(SystemTime, PathBuf)> = entries
+        .map(|entry| entry.path())
+        .filter(|dir| dir != keep)
+        .filter_map(|dir| {
+            let used = fs::metadata(dir.join(DONE)).and_then(|meta| meta.modified());
+            Some((used.ok()?, dir))
+        })
+        .collect();
+    used.sort();
+    used.reverse();
+    for (_, dir) in used.drain(..).skip(KEPT - 1) {
+        // Without its mark first: half an entry must not be found.
+        if fs::remove_file(dir.join(DONE)).is_ok() {
+            let _left = fs::remove_dir_all(&dir);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Source trees: their digest, and a copy to build in.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// Folders that are no part of a tree's source.
+const SKIPPED_DIRS: &[&str] = &[".git", "target", "out", ".tmp_versions"];
+/// What a kernel build in the tree leaves there.
+const PRODUCTS: &[&str] = &["ko", "o", "a", "mod", "cmd", "order", "symvers", "d"];
+
+/// One entry of a tree, relative to its root.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    File { executable: bool },
+    Link { target: PathBuf },
+}
+
+/// Every source file of the tree at `root`, sorted by path.
+pub(crate) fn list(root: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    walk(root, Path::new(""), &mut entries)?;
+    entries.sort();
+    Ok(entries)
+}
+
+fn walk(root: &Path, below: &Path, out: &mut Vec<Entry>) -> io::Result<()> {
+    for entry in fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let path = below.join(&name);
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            if !SKIPPED_DIRS.iter().any(|skipped| name == *skipped) {
+                walk(root, &path, out)?;
+            }
+        } else if kind.is_symlink() {
+            let target = fs::read_link(entry.path())?;
+            out.push(Entry {
+                path,
+                kind: Kind::Link { target },
+            });
+        } else if kind.is_file() && !is_product(&path) {
+            let executable = entry.metadata()?.permissions().mode() & 0o111 != 0;
+            out.push(Entry {
+                path,
+                kind: Kind::File { executable },
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_product(path: &Path) -> bool {
+    let product = |extension: &OsStr| PRODUCTS.iter().any(|p| extension == *p);
+    // `vexfs.mod.c` is made by modpost.
+    path.extension().is_some_and(product) || path.to_string_lossy().ends_with(".mod.c")
+}
+
+/// Digest over every path, kind, executable bit and content.
+pub(crate) fn digest(root: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for entry in list(root)? {
+        part(entry.path.as_os_str().as_encoded_bytes());
+        match &entry.kind {
+            Kind::File { executable } => {
+                part(if *executable { b"x" } else { b"f" });
+                part(&fs::read(root.join(&entry.path))?);
+            }
+            Kind::Link { target } => {
+                part(b"l");
+                part(target.as_os_str().as_encoded_bytes());
+            }
+        }
+    }
+    Ok(hex::encode(hasher.finalize()))
+}
+
+/// Copies the source files of `from` into `to`, with modes 755 and 644.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in list(from)? {
+        let target = to.join(&entry.path);
+        if let Some(dir) = target.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        match entry.kind {
+            Kind::File { executable } => {
+                fs::copy(from.join(&entry.path), &target)?;
+                let mode = if executable { 0o755 } else { 0o644 };
+                fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
+            }
+            Kind::Link { target: points_to } => symlink(points_to, &target)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let put = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("its parent");
+            fs::write(path, text).expect("a file");
+        };
+        put("super.c", "int x;");
+        put("uapi/vexfs.h", "#define A 1");
+        put(".git/HEAD", "ref");
+        put("super.o", "object");
+        put("vexfs.mod.c", "made");
+        dir
+    }
+
+    #[test]
+    fn products_and_history_do_not_count() {
+        let dir = tree();
+        let before = digest(dir.path()).expect("a digest");
+        fs::write(dir.path().join("super.o"), "another").expect("a file");
+        fs::write(dir.path().join(".git/HEAD"), "another").expect("a file");
+        assert_eq!(digest(dir.path()).expect("a digest"), before);
+    }
+
+    #[test]
+    fn content_name_and_mode_count() {
+        let dir = tree();
+        let mut seen = vec![digest(dir.path()).expect("a digest")];
+        let file = dir.path().join("super.c");
+        fs::write(&file, "int y;").expect("a file");
+        seen.push(digest(dir.path()).expect("a digest"));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a mode");
+        seen.push(digest(dir.path()).expect("a digest"));
+        fs::rename(&file, dir.path().join("inode.c")).expect("a rename");
+        seen.push(digest(dir.path()).expect("a digest"));
+        let mut unique = seen.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), seen.len());
+    }
+
+    #[test]
+    fn a_copy_has_the_same_digest() {
+        let dir = tree();
+        let to = tempfile::tempdir().expect("a temporary directory");
+        copy(dir.path(), to.path()).expect("a copy");
+        assert_eq!(
+            digest(dir.path()).expect("one"),
+            digest(to.path()).expect("other")
+        );
+        assert!(!to.path().join("super.o").exists());
+    }
+}

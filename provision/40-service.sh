@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The service that mounts what fstab and vexfs.conf name.
+set -euo pipefail
+
+install --mode=644 "$PAYLOAD/vexfs.service" /usr/lib/systemd/system/vexfs.service
+systemctl daemon-reload
+systemctl enable vexfs.service
