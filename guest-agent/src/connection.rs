@@ -1,6 +1,7 @@
 //! One connection: the handshake, then requests side by side until the peer is gone.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,9 +61,18 @@ where
     let (reader, writer) = tokio::io::split(stream);
     let (sender, receiver) = mpsc::channel(QUEUE);
     // Whichever ends first ends the other, and with them the connection and its requests.
-    tokio::select! {
+    let ending = tokio::select! {
         ending = read(reader, Queue(sender), agent) => ending,
         ending = write(writer, receiver) => ending.map_err(|error| Ending::Frame(error.into())),
+    };
+    match ending {
+        // A host that has heard enough may close while something is still on its way to it.
+        Err(Ending::Frame(FrameError::Io(error)))
+            if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+        {
+            Ok(())
+        }
+        ending => ending,
     }
 }
 

@@ -90,8 +90,12 @@ pub async fn list() -> Result<Reply, Fault> {
 /// # Errors
 /// When `/proc/modules` cannot be read.
 pub fn loaded() -> Result<Vec<ModuleInfo>, Fault> {
-    let modules = procfs::modules()
-        .map_err(|error| Fault::new(FaultKind::System, format!("/proc/modules: {error}")))?;
+    let modules = match procfs::modules() {
+        Ok(modules) => modules,
+        // A kernel built without modules.
+        Err(procfs::ProcError::NotFound(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(Fault::new(FaultKind::System, format!("/proc/modules: {error}"))),
+    };
     let mut modules: Vec<_> = modules
         .into_values()
         .map(|module| {

@@ -1,6 +1,7 @@
 //! Requests side by side on one stream: who waits for what, and the windows.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -42,14 +43,12 @@ pub(super) struct Shared {
 /// A connection past its handshake. Dropped, it closes.
 pub(super) struct Wire {
     shared: Arc<Shared>,
-    tasks: [JoinHandle<()>; 2],
+    task: JoinHandle<()>,
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.task.abort();
     }
 }
 
@@ -66,11 +65,16 @@ impl Wire {
             outgoing,
             ended: OnceLock::new(),
         });
-        let tasks = [
-            tokio::spawn(read(reader, Arc::clone(&shared))),
-            tokio::spawn(write(writer, queue, Arc::clone(&shared))),
-        ];
-        Self { shared, tasks }
+        let both = Arc::clone(&shared);
+        // One task, so that the end of either half closes the stream.
+        let task = tokio::spawn(async move {
+            let error = tokio::select! {
+                error = read(reader, &both) => error,
+                never = write(writer, queue, &both) => match never {},
+            };
+            both.end(error);
+        });
+        Self { shared, task }
     }
 
     /// Sends a request.
@@ -200,40 +204,44 @@ fn garbage(id: RequestId, what: &str) -> AgentError {
     AgentError::Garbage(format!("request {} {what}", id.0))
 }
 
-async fn read<S: AsyncRead>(mut reader: ReadHalf<S>, shared: Arc<Shared>) {
-    let error = loop {
+/// Delivers what comes until nothing does, and says why.
+async fn read<S: AsyncRead>(mut reader: ReadHalf<S>, shared: &Shared) -> AgentError {
+    loop {
         match frame::read::<FromAgent, _>(&mut reader).await {
             Ok(Some(message)) => {
                 if let Err(error) = shared.deliver(message) {
-                    break error;
+                    return error;
                 }
             }
-            Ok(None) => break AgentError::Lost("the guest closed it".to_owned()),
+            Ok(None) => return AgentError::Lost("the guest closed it".to_owned()),
             Err(error @ (FrameError::Truncated | FrameError::Io(_))) => {
-                break AgentError::Lost(error.to_string());
+                return AgentError::Lost(error.to_string());
             }
-            Err(error) => break AgentError::Garbage(error.to_string()),
+            Err(error) => return AgentError::Garbage(error.to_string()),
         }
-    };
-    shared.end(error);
+    }
 }
 
+/// Sends what is queued. When that fails it is not the end yet: what the guest said before it hung
+/// up is still to be read.
 async fn write<S: AsyncWrite>(
     mut writer: WriteHalf<S>,
     mut queue: mpsc::Receiver<Vec<u8>>,
-    shared: Arc<Shared>,
-) {
+    shared: &Shared,
+) -> Infallible {
     while let Some(bytes) = queue.recv().await {
         let written = async {
             writer.write_all(&bytes).await?;
             writer.flush().await
         };
         if let Err(error) = written.await {
-            // Not the end yet: what the guest said before it hung up is still to be read.
+            // A reason given before is the better one.
             let _ = shared.ended.set(AgentError::Lost(error.to_string()));
-            return;
+            break;
         }
     }
+    drop(queue);
+    std::future::pending().await
 }
 
 /// A request under way. Dropped before its reply, it is cancelled in the guest.
