@@ -9,8 +9,10 @@
 
 pub mod checksum;
 pub mod config;
+pub mod fsck;
 pub mod geometry;
 pub mod image;
+pub mod journal;
 pub mod mkfs;
 pub mod mounts;
 pub mod ondisk;
