@@ -3,8 +3,8 @@
  * Blocks: found in the group blocks' maps and given back to them.
  *
  * A block freed in a transaction must not be used again before that transaction is on the disk,
- * or a crash would give the old file somebody else's data. jbd2 keeps the committed state of a
- * group block for us ("undo access"); a block is free only if it is free in both states.
+ * or a crash would give the old file somebody else's data. Such blocks are remembered, for each
+ * group and for each of the two transactions that can be open, until jbd2 reports the commit.
  */
 #include <linux/blkdev.h>
 #include "vexfs.h"
@@ -36,28 +36,34 @@ bool vexfs_valid_run(struct super_block *sb, u64 start, u64 count)
 	       start >= journal + le32_to_cpu(sbi->super->s_journal_blocks);
 }
 
-static u32 vexfs_next_free(const void *map, const void *committed, u32 size, u32 from)
+static u32 vexfs_next_free(const u8 *map, const struct vexfs_group_info *gi, u32 size, u32 from)
 {
-	u32 bit = find_next_zero_bit_le(map, size, from);
+	u32 bit = find_next_zero_bit_le(map, size, from), before;
 
-	while (committed && bit < size && test_bit_le(bit, committed)) {
-		bit = find_next_zero_bit_le(committed, size, bit);
+	do {
+		before = bit;
+		if (gi->pending[0])
+			bit = find_next_zero_bit_le(gi->pending[0], size, bit);
+		if (gi->pending[1])
+			bit = find_next_zero_bit_le(gi->pending[1], size, bit);
 		bit = find_next_zero_bit_le(map, size, bit);
-	}
+	} while (bit != before);
 	return bit;
 }
 
 /* The first run of at least @least free blocks at or after @from, up to @want long; 0 if none. */
-static u32 vexfs_find_run(const void *map, const void *committed, u32 size, u32 from, u32 want,
-			  u32 least, u32 *bit)
+static u32 vexfs_find_run(const u8 *map, const struct vexfs_group_info *gi, u32 size, u32 from,
+			  u32 want, u32 least, u32 *bit)
 {
 	u32 at, end;
 
-	for (at = vexfs_next_free(map, committed, size, from); at < size;
-	     at = vexfs_next_free(map, committed, size, end)) {
+	for (at = vexfs_next_free(map, gi, size, from); at < size;
+	     at = vexfs_next_free(map, gi, size, end)) {
 		end = find_next_bit_le(map, min(size, at + want), at);
-		if (committed)
-			end = find_next_bit_le(committed, end, at);
+		if (gi->pending[0])
+			end = find_next_bit_le(gi->pending[0], end, at);
+		if (gi->pending[1])
+			end = find_next_bit_le(gi->pending[1], end, at);
 		if (end - at >= least) {
 			*bit = at;
 			return end - at;
@@ -66,15 +72,62 @@ static u32 vexfs_find_run(const void *map, const void *committed, u32 size, u32 
 	return 0;
 }
 
-static u32 vexfs_search(struct buffer_head *bh, const void *committed, u32 size, u32 goal,
-			u32 want, u32 least, u32 *bit)
+static u32 vexfs_search(struct buffer_head *bh, const struct vexfs_group_info *gi, u32 size,
+			u32 goal, u32 want, u32 least, u32 *bit)
 {
 	const struct vexfs_group *g = (struct vexfs_group *)bh->b_data;
-	u32 got = vexfs_find_run(g->g_block_map, committed, size, goal, want, least, bit);
+	u32 got = vexfs_find_run(g->g_block_map, gi, size, goal, want, least, bit);
 
 	if (!got && goal)
-		got = vexfs_find_run(g->g_block_map, committed, size, 0, want, least, bit);
+		got = vexfs_find_run(g->g_block_map, gi, size, 0, want, least, bit);
 	return got;
+}
+
+/* Blocks freed in the transaction of @handle stay untouched until it is committed. */
+static void vexfs_hold_back(handle_t *handle, struct vexfs_sb_info *sbi,
+			    struct vexfs_group_info *gi, u8 *fresh, u32 bit, u32 count)
+{
+	int slot = handle->h_transaction->t_tid & 1;
+
+	if (!gi->pending[slot]) {
+		gi->pending[slot] = fresh;
+		spin_lock(&sbi->pending_lock);
+		list_add(&gi->pending_link[slot], &sbi->pending[slot]);
+		spin_unlock(&sbi->pending_lock);
+	} else {
+		kfree(fresh);
+	}
+	while (count--)
+		__set_bit_le(bit++, gi->pending[slot]);
+}
+
+/*
+ * jbd2 has committed a transaction: what was freed in it may be used. At most one transaction is
+ * committing and one is running, so the last bit of its number tells them apart.
+ */
+void vexfs_committed(journal_t *journal, transaction_t *transaction)
+{
+	struct vexfs_sb_info *sbi = VEXFS_SB(journal->j_private);
+	int slot = transaction->t_tid & 1;
+	struct vexfs_group_info *gi;
+	u8 *map;
+
+	for (;;) {
+		spin_lock(&sbi->pending_lock);
+		gi = list_first_entry_or_null(&sbi->pending[slot], struct vexfs_group_info,
+					      pending_link[slot]);
+		if (gi)
+			list_del_init(&gi->pending_link[slot]);
+		spin_unlock(&sbi->pending_lock);
+		if (!gi)
+			return;
+		spin_lock(&gi->lock);
+		map = gi->pending[slot];
+		gi->pending[slot] = NULL;
+		gi->longest = VEXFS_GROUP_BLOCKS;
+		spin_unlock(&gi->lock);
+		kfree(map);
+	}
 }
 
 static void vexfs_count_blocks(struct vexfs_sb_info *sbi, struct vexfs_group_info *gi,
@@ -92,10 +145,8 @@ static int vexfs_take_run(handle_t *handle, struct super_block *sb, u32 group, u
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
 	struct vexfs_group_info *gi = &sbi->group[group];
 	u32 size = vexfs_group_size(sbi, group), got, bit = 0, i;
-	struct journal_head *jh;
 	struct vexfs_group *g;
 	struct buffer_head *bh;
-	void *committed = NULL;
 	int err;
 
 	if (gi->free_blocks < least || gi->longest < least)
@@ -107,7 +158,7 @@ static int vexfs_take_run(handle_t *handle, struct super_block *sb, u32 group, u
 
 	/* Look before asking for write access, which costs a journal credit. */
 	spin_lock(&gi->lock);
-	got = vexfs_search(bh, NULL, size, goal, want, least, &bit);
+	got = vexfs_search(bh, gi, size, goal, want, least, &bit);
 	if (!got)
 		gi->longest = least - 1;
 	spin_unlock(&gi->lock);
@@ -118,13 +169,8 @@ static int vexfs_take_run(handle_t *handle, struct super_block *sb, u32 group, u
 		brelse(bh);
 		return err;
 	}
-	jh = bh2jh(bh);
 	spin_lock(&gi->lock);
-	spin_lock(&jh->b_state_lock);
-	if (jh->b_committed_data)
-		committed = ((struct vexfs_group *)jh->b_committed_data)->g_block_map;
-	got = vexfs_search(bh, committed, size, goal, want, least, &bit);
-	spin_unlock(&jh->b_state_lock);
+	got = vexfs_search(bh, gi, size, goal, want, least, &bit);
 	for (i = 0; i < got; i++)
 		__set_bit_le(bit + i, g->g_block_map);
 	vexfs_count_blocks(sbi, gi, g, -(s32)got);
@@ -216,11 +262,10 @@ int vexfs_free_blocks(handle_t *handle, struct inode *inode, u64 start, u32 coun
 	struct super_block *sb = inode->i_sb;
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
 	struct vexfs_group_info *gi;
-	struct journal_head *jh;
 	struct vexfs_group *g;
 	struct buffer_head *bh;
-	u8 *committed;
 	u32 group, bit, i;
+	u8 *fresh;
 	int err;
 
 	if (!vexfs_valid_run(sb, start, count)) {
@@ -237,28 +282,23 @@ int vexfs_free_blocks(handle_t *handle, struct inode *inode, u64 start, u32 coun
 	bh = vexfs_read_group(sb, group);
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	err = vexfs_access_undo(handle, sb, bh);
+	err = vexfs_access(handle, sb, bh);
 	if (err)
 		goto out;
 	g = (struct vexfs_group *)bh->b_data;
-	jh = bh2jh(bh);
+	fresh = kzalloc(VEXFS_GROUP_BLOCKS / 8, GFP_NOFS | __GFP_NOFAIL);
 	spin_lock(&gi->lock);
 	if (find_next_zero_bit_le(g->g_block_map, bit + count, bit) < bit + count) {
 		spin_unlock(&gi->lock);
+		kfree(fresh);
 		vexfs_error(sb, start, "inode %lu gives back a block that is free", inode->i_ino);
 		err = -EUCLEAN;
 		goto out;
 	}
-	spin_lock(&jh->b_state_lock);
-	committed = ((struct vexfs_group *)jh->b_committed_data)->g_block_map;
-	for (i = bit; i < bit + count; i++) {
+	for (i = bit; i < bit + count; i++)
 		__clear_bit_le(i, g->g_block_map);
-		/* Taken and freed within this transaction: still not to be used before it ends. */
-		__set_bit_le(i, committed);
-	}
-	spin_unlock(&jh->b_state_lock);
+	vexfs_hold_back(handle, sbi, gi, fresh, bit, count);
 	vexfs_count_blocks(sbi, gi, g, count);
-	gi->longest = VEXFS_GROUP_BLOCKS;
 	spin_unlock(&gi->lock);
 	inode_sub_bytes(inode, (loff_t)count << VEXFS_BLOCK_BITS);
 	err = vexfs_dirty(handle, sb, bh);
@@ -291,6 +331,8 @@ static int vexfs_load_group(struct super_block *sb, u32 group)
 	g = (struct vexfs_group *)bh->b_data;
 	spin_lock_init(&gi->lock);
 	gi->longest = VEXFS_GROUP_BLOCKS;
+	INIT_LIST_HEAD(&gi->pending_link[0]);
+	INIT_LIST_HEAD(&gi->pending_link[1]);
 	gi->free_blocks = le32_to_cpu(g->g_free_blocks);
 	gi->free_inodes = le32_to_cpu(g->g_free_inodes);
 	gi->directories = le32_to_cpu(g->g_directories);

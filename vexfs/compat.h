@@ -21,6 +21,13 @@
 #define vexfs_fillattr(idmap, mask, inode, stat)	generic_fillattr(idmap, mask, inode, stat)
 #endif
 
+/* The plain encoding of file handles is the default up to 6.6. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+#define VEXFS_EXPORT_ENCODE
+#else
+#define VEXFS_EXPORT_ENCODE	.encode_fh = generic_encode_ino32_fh,
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
 #define filemap_splice_read	generic_file_splice_read
 #endif

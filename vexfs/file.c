@@ -279,5 +279,6 @@ const struct file_operations vexfs_file_ops = {
 const struct inode_operations vexfs_file_iops = {
 	.setattr	= vexfs_setattr,
 	.getattr	= vexfs_getattr,
+	.listxattr	= vexfs_listxattr,
 	.fiemap		= vexfs_fiemap,
 };

@@ -20,13 +20,41 @@ static u32 vexfs_first_group(struct vexfs_sb_info *sbi, struct inode *dir, umode
 	return best;
 }
 
+/* Makes table block @ready / 16 of a group usable, unless another has done so meanwhile. */
+static int vexfs_extend_table(handle_t *handle, struct super_block *sb, u32 group,
+			      struct vexfs_group *g, u32 ready)
+{
+	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
+	struct buffer_head *table;
+	int err = 0;
+
+	mutex_lock(&sbi->table_lock);
+	if (le32_to_cpu(g->g_inodes_ready) == ready) {
+		table = vexfs_new_table_block(handle, sb, vexfs_group_first(group) + 2 +
+					      ready / VEXFS_INODES_PER_BLOCK);
+		err = PTR_ERR_OR_ZERO(table);
+		if (!err) {
+			err = vexfs_dirty(handle, sb, table);
+			brelse(table);
+		}
+		/* Only now may others see that the block is there. */
+		if (!err) {
+			spin_lock(&sbi->group[group].lock);
+			le32_add_cpu(&g->g_inodes_ready, VEXFS_INODES_PER_BLOCK);
+			spin_unlock(&sbi->group[group].lock);
+		}
+	}
+	mutex_unlock(&sbi->table_lock);
+	return err;
+}
+
 /* Takes the first free number of a group. Returns 1 if there was one. */
 static int vexfs_take_ino(handle_t *handle, struct super_block *sb, u32 group, umode_t mode,
 			  u32 *ino)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
 	struct vexfs_group_info *gi = &sbi->group[group];
-	struct buffer_head *bh, *table;
+	struct buffer_head *bh;
 	struct vexfs_group *g;
 	u32 bit, ready;
 	int err;
@@ -37,36 +65,28 @@ static int vexfs_take_ino(handle_t *handle, struct super_block *sb, u32 group, u
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
 	err = vexfs_access(handle, sb, bh);
+	g = (struct vexfs_group *)bh->b_data;
+	while (!err) {
+		spin_lock(&gi->lock);
+		bit = find_next_zero_bit_le(g->g_inode_map, sbi->group_inodes, 0);
+		ready = le32_to_cpu(g->g_inodes_ready);
+		if (bit < ready)
+			break;
+		spin_unlock(&gi->lock);
+		if (bit >= sbi->group_inodes)
+			goto out;
+		err = vexfs_extend_table(handle, sb, group, g, ready);
+	}
 	if (err)
 		goto out;
-	g = (struct vexfs_group *)bh->b_data;
-	spin_lock(&gi->lock);
-	bit = find_next_zero_bit_le(g->g_inode_map, sbi->group_inodes, 0);
-	if (bit >= sbi->group_inodes) {
-		spin_unlock(&gi->lock);
-		goto out;
-	}
 	__set_bit_le(bit, g->g_inode_map);
 	g->g_free_inodes = cpu_to_le32(--gi->free_inodes);
 	if (S_ISDIR(mode))
 		g->g_directories = cpu_to_le32(++gi->directories);
-	ready = le32_to_cpu(g->g_inodes_ready);
-	if (bit >= ready)
-		le32_add_cpu(&g->g_inodes_ready, VEXFS_INODES_PER_BLOCK);
 	spin_unlock(&gi->lock);
 	percpu_counter_dec(&sbi->free_inodes);
 	*ino = group * sbi->group_inodes + bit + 1;
-	if (bit >= ready) {
-		table = vexfs_new_table_block(handle, sb, vexfs_group_first(group) + 2 +
-					      bit / VEXFS_INODES_PER_BLOCK);
-		err = PTR_ERR_OR_ZERO(table);
-		if (!err) {
-			err = vexfs_dirty(handle, sb, table);
-			brelse(table);
-		}
-	}
-	if (!err)
-		err = vexfs_dirty(handle, sb, bh);
+	err = vexfs_dirty(handle, sb, bh);
 	if (!err)
 		err = 1;
 out:
@@ -221,8 +241,7 @@ void vexfs_recover_orphans(struct super_block *sb)
 			if (bit >= le32_to_cpu(g->g_inodes_ready))
 				bit = sbi->group_inodes;
 			brelse(bh);
-			if (bit < sbi->group_inodes && bit + 1 != VEXFS_ROOT_INO &&
-			    (group || bit + 1 >= VEXFS_FIRST_INO))
+			if (bit < sbi->group_inodes && (group || bit + 1 >= VEXFS_FIRST_INO))
 				vexfs_recover_inode(sb, group * sbi->group_inodes + bit + 1);
 		}
 		if (sbi->group[group].orphans)

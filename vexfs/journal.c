@@ -113,6 +113,7 @@ int vexfs_journal_open(struct super_block *sb)
 		return journal ? PTR_ERR(journal) : -EINVAL;
 	journal->j_private = sb;
 	journal->j_bmap = vexfs_journal_bmap;
+	journal->j_commit_callback = vexfs_committed;
 	sbi->block_trigger = (struct vexfs_trigger){ { .t_frozen = vexfs_seal_block }, sb };
 	sbi->inode_trigger = (struct vexfs_trigger){ { .t_frozen = vexfs_seal_table }, sb };
 	write_lock(&journal->j_state_lock);
@@ -182,13 +183,6 @@ static int vexfs_accessed(int err, struct buffer_head *bh, struct vexfs_trigger 
 int vexfs_access(handle_t *handle, struct super_block *sb, struct buffer_head *bh)
 {
 	return vexfs_accessed(jbd2_journal_get_write_access(handle, bh), bh,
-			      &VEXFS_SB(sb)->block_trigger);
-}
-
-/* As vexfs_access(), and jbd2 keeps the committed state for the allocator to look at. */
-int vexfs_access_undo(handle_t *handle, struct super_block *sb, struct buffer_head *bh)
-{
-	return vexfs_accessed(jbd2_journal_get_undo_access(handle, bh), bh,
 			      &VEXFS_SB(sb)->block_trigger);
 }
 
@@ -306,9 +300,12 @@ struct buffer_head *vexfs_read_table(struct super_block *sb, u64 block, u32 firs
 	if (buffer_sound(bh))
 		return bh;
 	raw = (struct vexfs_inode *)bh->b_data;
-	for (i = 0; i < VEXFS_INODES_PER_BLOCK; i++)
-		if (!vexfs_inode_valid(sb, raw + i, first_ino + i))
+	for (i = 0; i < VEXFS_INODES_PER_BLOCK; i++) {
+		if (!vexfs_inode_valid(sb, raw + i, first_ino + i)) {
+			vexfs_error(sb, block, "inode %u has a wrong checksum", first_ino + i);
 			return bh;
+		}
+	}
 	set_buffer_sound(bh);
 	return bh;
 }

@@ -162,6 +162,8 @@ static int vexfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_time_min = S64_MIN;
 	sb->s_time_max = S64_MAX;
 	sb->s_op = &vexfs_super_ops;
+	sb->s_xattr = vexfs_xattr_handlers;
+	sb->s_export_op = &vexfs_export_ops;
 	memcpy(&sb->s_uuid, sbi->super->s_uuid, sizeof(sb->s_uuid));
 
 	err = -ENOMEM;

@@ -291,9 +291,11 @@ const struct inode_operations vexfs_dir_iops = {
 	.rename		= vexfs_rename,
 	.setattr	= vexfs_setattr,
 	.getattr	= vexfs_getattr,
+	.listxattr	= vexfs_listxattr,
 };
 
 const struct inode_operations vexfs_special_iops = {
 	.setattr	= vexfs_setattr,
 	.getattr	= vexfs_getattr,
+	.listxattr	= vexfs_listxattr,
 };

@@ -169,8 +169,14 @@ static int vexfs_statfs(struct dentry *dentry, struct kstatfs *st)
 
 void vexfs_free_sbi(struct vexfs_sb_info *sbi)
 {
+	u32 group;
+
 	if (!sbi)
 		return;
+	for (group = 0; sbi->group && group < sbi->groups; group++) {
+		kfree(sbi->group[group].pending[0]);	/* left by an aborted journal */
+		kfree(sbi->group[group].pending[1]);
+	}
 	if (sbi->end_io_wq)
 		destroy_workqueue(sbi->end_io_wq);
 	brelse(sbi->super_bh);
@@ -259,6 +265,10 @@ struct vexfs_sb_info *vexfs_alloc_sbi(struct super_block *sb)
 		return NULL;
 	sbi->sb = sb;
 	mutex_init(&sbi->super_lock);
+	mutex_init(&sbi->table_lock);
+	spin_lock_init(&sbi->pending_lock);
+	INIT_LIST_HEAD(&sbi->pending[0]);
+	INIT_LIST_HEAD(&sbi->pending[1]);
 	INIT_WORK(&sbi->error_work, vexfs_error_work);
 	sbi->end_io_wq = alloc_workqueue("vexfs-end-io/%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0,
 					 sb->s_id);

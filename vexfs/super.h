@@ -10,7 +10,7 @@
 extern const struct super_operations vexfs_super_ops;
 extern const struct fs_parameter_spec vexfs_parameters[];
 extern const struct export_operations vexfs_export_ops;
-extern const struct xattr_handler *const vexfs_xattr_handlers[];
+extern const struct xattr_handler *vexfs_xattr_handlers[];
 
 int vexfs_init_fs_context(struct fs_context *fc);
 int vexfs_show_options(struct seq_file *seq, struct dentry *root);

@@ -73,10 +73,12 @@ const struct inode_operations vexfs_link_iops = {
 	.get_link	= vexfs_get_link,
 	.setattr	= vexfs_setattr,
 	.getattr	= vexfs_getattr,
+	.listxattr	= vexfs_listxattr,
 };
 
 const struct inode_operations vexfs_fast_link_iops = {
 	.get_link	= simple_get_link,
 	.setattr	= vexfs_setattr,
 	.getattr	= vexfs_getattr,
+	.listxattr	= vexfs_listxattr,
 };

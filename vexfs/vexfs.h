@@ -41,6 +41,8 @@ struct vexfs_group_info {
 	u32 directories;
 	u32 orphans;
 	u32 longest;			/* no free run is longer: spares futile searches */
+	u8 *pending[2];			/* freed, but not yet committed; by transaction */
+	struct list_head pending_link[2];
 };
 
 struct vexfs_trigger {
@@ -53,6 +55,7 @@ struct vexfs_sb_info {
 	struct buffer_head *super_bh;
 	struct vexfs_super_block *super;	/* inside super_bh */
 	struct mutex super_lock;
+	struct mutex table_lock;		/* making an inode table block usable */
 	journal_t *journal;
 	struct vexfs_trigger block_trigger;	/* checksum of a block with a header, at commit */
 	struct vexfs_trigger inode_trigger;	/* checksums of an inode table block */
@@ -63,6 +66,8 @@ struct vexfs_sb_info {
 	u32 table_blocks;			/* of the inode table in each group */
 	u32 reserved_blocks;
 	struct vexfs_group_info *group;
+	spinlock_t pending_lock;
+	struct list_head pending[2];		/* groups with something pending */
 	struct percpu_counter free_blocks;
 	struct percpu_counter free_inodes;
 	struct workqueue_struct *end_io_wq;
@@ -146,7 +151,6 @@ handle_t *vexfs_begin(struct super_block *sb, int credits);
 int vexfs_end(handle_t *handle, int err);
 int vexfs_refill(handle_t *handle, int credits);
 int vexfs_access(handle_t *handle, struct super_block *sb, struct buffer_head *bh);
-int vexfs_access_undo(handle_t *handle, struct super_block *sb, struct buffer_head *bh);
 int vexfs_access_table(handle_t *handle, struct super_block *sb, struct buffer_head *bh);
 int vexfs_dirty(handle_t *handle, struct super_block *sb, struct buffer_head *bh);
 struct buffer_head *vexfs_new_block(handle_t *handle, struct super_block *sb, u64 block,
@@ -164,6 +168,7 @@ int vexfs_alloc_blocks(handle_t *handle, struct inode *inode, u64 goal, u32 want
 		       u64 *start, u32 *got);
 int vexfs_free_blocks(handle_t *handle, struct inode *inode, u64 start, u32 count, bool metadata);
 bool vexfs_valid_run(struct super_block *sb, u64 start, u64 count);
+void vexfs_committed(journal_t *journal, transaction_t *transaction);
 int vexfs_load_groups(struct super_block *sb);
 struct buffer_head *vexfs_read_group(struct super_block *sb, u32 group);
 bool vexfs_retry_alloc(struct super_block *sb, int err, int *retries);
@@ -229,6 +234,7 @@ bool vexfs_dirhash_next(struct vexfs_dirhash *dh, u32 hash, u32 *slot, u32 *bloc
 int vexfs_dirhash_find_room(struct vexfs_dirhash *dh, unsigned int need);
 
 /* xattr.c */
+ssize_t vexfs_listxattr(struct dentry *dentry, char *list, size_t size);
 int vexfs_free_attributes(handle_t *handle, struct inode *inode);
 int vexfs_init_security(handle_t *handle, struct inode *inode, struct inode *dir,
 			const struct qstr *name);
