@@ -16,3 +16,4 @@ pub mod journal;
 pub mod mkfs;
 pub mod mounts;
 pub mod ondisk;
+pub mod reader;

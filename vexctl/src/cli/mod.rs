@@ -1,6 +1,7 @@
 //! The command line: what is asked, in which form the answer goes out, and how it ends.
 
 mod config;
+mod dump;
 mod fsck;
 mod info;
 mod log;
@@ -63,6 +64,8 @@ enum Command {
     Fsck(fsck::Args),
     /// What a device holds.
     Info(info::Args),
+    /// What lies on the disk: a block, an inode, a file's content.
+    Dump(dump::Args),
     /// Read and check the configuration.
     Config,
     /// Mount what fstab and the configuration name (for vexfs.service).
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Mkfs(args) => mkfs::run(&args, common.format, common.quiet),
         Command::Fsck(args) => return fsck::run(&args, common.format),
         Command::Info(args) => info::run(&args, common.format),
+        Command::Dump(args) => dump::run(&args, common.format),
         Command::Config => config::run(&common.config, common.format),
         Command::MountHelper => service::mount(&common),
         Command::UmountHelper => service::unmount(&common),
