@@ -1,8 +1,8 @@
 //! Boots VexFS images, works through the agent in them, and judges from evidence whether they work.
 //!
 //! From the bottom up: [`machine`] is one QEMU with everything attached to it; [`agent`] is the
-//! client of the daemon in the guest; [`lab`] gives a check its guests and keeps what they leave;
-//! [`checks`] is the table of what must hold; [`verdict`] is the second judge, who reads the kernel
+//! client of the daemon in the guest; [`snapshot`] freezes a booted machine and forks it; [`lab`]
+//! gives a check its guests and keeps what they leave; [`checks`] is the table of what must hold; [`verdict`] is the second judge, who reads the kernel
 //! log; [`runner`] brings them together and emits [`event`]s; [`report`] turns those into
 //! something for a reader. [`host`] probes what the machine we run on offers.
 //!
@@ -21,4 +21,5 @@ pub mod machine;
 pub mod report;
 pub mod runner;
 mod secret_scan;
+pub mod snapshot;
 pub mod verdict;

@@ -26,8 +26,8 @@ pub struct Wiring {
     pub invitation: Option<PathBuf>,
     /// OVMF's code and this machine's variable store, for [`Firmware::Uefi`].
     pub uefi: Option<(PathBuf, PathBuf)>,
-    /// Wait for the state of a snapshot on this descriptor instead of booting.
-    pub incoming: Option<i32>,
+    /// Wait to be told where the state of a snapshot comes from, instead of booting.
+    pub incoming: bool,
     /// Whether this QEMU was built with seccomp.
     pub sandbox: bool,
 }
@@ -117,9 +117,8 @@ pub fn arguments(spec: &MachineSpec, wiring: &Wiring) -> Vec<String> {
     out.channels(wiring);
     out.disks(spec, wiring);
     out.devices(spec, wiring);
-    if let Some(fd) = wiring.incoming {
-        out.add("-global", "migration.x-ignore-shared=on");
-        out.add("-incoming", format!("fd:{fd}"));
+    if wiring.incoming {
+        out.add("-incoming", "defer");
     }
     out.0
 }

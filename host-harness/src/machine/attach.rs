@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keeper::{Child, Kept};
 
 use super::arguments::{VsockWire, files};
+use super::gate::Gate;
 use super::start::{COMING_UP, create, ended_early, unlink};
 use super::vsock::{self, Dialer};
 use super::{MachineError, VsockBackend};
@@ -81,7 +83,10 @@ pub(crate) async fn attach(
             }
             Ok(Attached {
                 wire: VsockWire::User,
-                dialer: Dialer::User { socket },
+                dialer: Dialer::User {
+                    socket,
+                    gate: Arc::new(Gate::new(daemon.pid())),
+                },
                 daemon: Some((daemon, log.to_owned())),
                 device: None,
             })

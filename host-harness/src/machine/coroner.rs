@@ -1,5 +1,6 @@
 //! Finding out that a machine is dead, and of what.
 
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -11,11 +12,16 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::arguments::ids;
+use super::gate::Gate;
+use super::start::tail;
 use super::{Console, Death, MachineEvent, Qmp, QmpEvent};
 
 /// How long a panicked guest goes on: until its console has been quiet this long, and at the most.
 /// A trace of all CPUs under emulation takes about half a second.
 const LAST_WORDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// How often it is looked whether the vsock daemon still works.
+const DAEMON_LOOK: Duration = Duration::from_millis(250);
 
 /// A child whose end a task waits for while its owner may kill it at any time.
 pub(super) type Shared = Arc<Mutex<Option<Child>>>;
@@ -45,6 +51,7 @@ pub(super) struct Coroner {
     pub(super) death: watch::Sender<Option<Death>>,
     pub(super) console: Console,
     pub(super) qmp: Qmp,
+    pub(super) gate: Option<Arc<Gate>>,
     pub(super) last_shutdown: Arc<Mutex<Option<String>>>,
 }
 
@@ -93,7 +100,14 @@ impl Coroner {
                         .unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
                     self.tell(MachineEvent::Shutdown { guest, reason });
                 }
-                "RESET" => self.tell(MachineEvent::Reset { guest, reason }),
+                "RESET" => {
+                    self.void_connections();
+                    self.tell(MachineEvent::Reset { guest, reason });
+                }
+                "DEVICE_DELETED" if data["device"] == ids::VSOCK => {
+                    self.void_connections();
+                    self.tell(MachineEvent::Other { name, data });
+                }
                 "BLOCK_IO_ERROR" => self.disk_error(&data),
                 _ => self.tell(MachineEvent::Other { name, data }),
             }
@@ -114,6 +128,35 @@ impl Coroner {
             full,
             reason: word("reason"),
         });
+    }
+
+    fn void_connections(&self) {
+        if let Some(gate) = &self.gate {
+            gate.reset();
+        }
+    }
+
+    /// Waits for the end of the vsock daemon or of the one thread of it that matters.
+    pub(super) async fn watch_daemon(self, daemon: Shared, gate: Arc<Gate>, log: PathBuf) {
+        // Twice in a row: when its QEMU hangs up, the daemon replaces its threads.
+        let worker_gone = async {
+            let mut broken = 0;
+            while broken < 2 {
+                tokio::time::sleep(DAEMON_LOOK).await;
+                broken = if gate.broken() { broken + 1 } else { 0 };
+            }
+        };
+        let tail = tokio::select! {
+            ended = ended(daemon) => match ended {
+                Some(_) => tail(&log),
+                // Taken away by whoever ends the machine.
+                None => return,
+            },
+            () = worker_gone => "none (the thread that serves the guest has ended)".into(),
+        };
+        // A daemon that follows its QEMU is not worth a word.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        self.pronounce(Death::VsockLost { tail });
     }
 
     pub(super) async fn wait_for_qemu(self, qemu: Shared, told: JoinHandle<()>) {

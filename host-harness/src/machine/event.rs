@@ -60,9 +60,10 @@ pub enum Death {
         /// QEMU's words.
         reason: String,
     },
-    /// The vsock daemon ended; the guest can no longer be reached.
+    /// The vsock daemon, or the thread in it that does the work, ended; the guest can no longer be
+    /// reached.
     VsockLost {
-        /// Its last words, from its log.
+        /// Its last words, from its log, or what is known otherwise.
         tail: String,
     },
 }

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::arguments::VsockWire;
 use super::attach::Attached;
-use super::coroner::{Coroner, Shared, ended, take};
-use super::start::{Launch, Up, tail};
+use super::coroner::{Coroner, Shared, take};
+use super::start::{Launch, Up};
 use super::vsock::Dialer;
 use super::{
     Age, Console, Death, MachineError, MachineEvent, MachineSpec, Qmp, QmpError, RunDir, Stream,
@@ -25,7 +25,10 @@ use crate::agent::Client;
 const EVENTS: usize = 4096;
 
 /// How long one attempt to connect to a port of the guest may take.
-const ATTEMPT: Duration = Duration::from_secs(2);
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// How soon the next attempt follows. Looking whether there is anything to connect to is cheap.
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// One QEMU process and everything attached to it. Dropping it kills it and removes its sockets,
 /// overlay and secret; its logs stay.
@@ -109,15 +112,6 @@ impl Machine {
         let log = parts.spec.log_dir.join("console.log");
         let console = Console::capture(console, &log, parts.start, events.clone())
             .map_err(MachineError::io(format!("cannot create {}", log.display())))?;
-        let coroner = Coroner {
-            events: events.clone(),
-            death,
-            console: console.clone(),
-            qmp: qmp.clone(),
-            last_shutdown: Arc::default(),
-        };
-        let pid = qemu.pid();
-        let qemu: Shared = Arc::new(Mutex::new(Some(qemu)));
         let (link, daemon) = match parts.attached {
             Some(Attached {
                 wire,
@@ -127,21 +121,35 @@ impl Machine {
             }) => (Some(Link { wire, dialer }), daemon),
             None => (None, None),
         };
+        let gate = match &link {
+            Some(Link {
+                dialer: Dialer::User { gate, .. },
+                ..
+            }) => Some(gate.clone()),
+            _ => None,
+        };
+        let coroner = Coroner {
+            events: events.clone(),
+            death,
+            console: console.clone(),
+            qmp: qmp.clone(),
+            gate: gate.clone(),
+            last_shutdown: Arc::default(),
+        };
+        let pid = qemu.pid();
+        let qemu: Shared = Arc::new(Mutex::new(Some(qemu)));
         let (daemon, daemon_log) = daemon.unzip();
         let daemon: Shared = Arc::new(Mutex::new(daemon));
         let told = tokio::spawn(coroner.clone().follow(qmp_events));
         let mut tasks = vec![tokio::spawn(
             coroner.clone().wait_for_qemu(qemu.clone(), told),
         )];
-        if let Some(log) = daemon_log {
-            let (daemon, log) = (daemon.clone(), log);
-            tasks.push(tokio::spawn(async move {
-                if ended(daemon).await.is_some() {
-                    // A daemon that follows its QEMU is not worth a word.
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    coroner.pronounce(Death::VsockLost { tail: tail(&log) });
-                }
-            }));
+        if let (Some(gate), Some(log)) = (gate, daemon_log) {
+            tasks.push(tokio::spawn(coroner.watch_daemon(
+                daemon.clone(),
+                gate,
+                log,
+            )));
         }
         Ok(Machine {
             spec: parts.spec,
@@ -298,7 +306,7 @@ impl Machine {
                             why: error.to_string(),
                         });
                     }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                    Err(_) => tokio::time::sleep(AGAIN).await,
                 }
             }
         };

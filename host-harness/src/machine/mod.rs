@@ -17,6 +17,7 @@ mod console;
 mod coroner;
 mod error;
 mod event;
+mod gate;
 mod handle;
 pub mod overlay;
 mod plug;
@@ -38,10 +39,12 @@ pub use handle::Machine;
 pub use qemu::{Qemu, Version};
 pub use qmp::{Qmp, QmpError, QmpEvent};
 pub use rundir::RunDir;
+pub(crate) use rundir::run_parent;
 pub use spec::{
     Accelerator, DirectKernel, DiskContent, DiskFormat, ExtraDisk, Firmware, MachineSpec, Network,
     VsockBackend,
 };
+pub(crate) use start::{Launch, tail};
 pub use vsock::{Stream, Vsock};
 
 /// An executable by name from `PATH`, or by path.

@@ -60,6 +60,33 @@ impl Machine {
         Ok(())
     }
 
+    /// Leaves guest memory out of the stream that saves or restores the machine's state: it is in a
+    /// file of its own (QEMU's `docs/devel/migration`, capability `x-ignore-shared`).
+    ///
+    /// # Errors
+    /// Those of [`super::Qmp::execute`].
+    pub(crate) async fn leave_memory_out(&self) -> Result<(), MachineError> {
+        let capability = json!({"capability": "x-ignore-shared", "state": true});
+        let arguments = json!({"capabilities": [capability]});
+        self.qmp()
+            .execute("migrate-set-capabilities", arguments)
+            .await?;
+        Ok(())
+    }
+
+    /// Has QEMU restore the state that comes through its standard input. Returns at once; the
+    /// machine runs when the event `RESUME` comes.
+    ///
+    /// # Errors
+    /// Those of [`super::Qmp::execute`].
+    pub(crate) async fn begin_restoring(&self) -> Result<(), MachineError> {
+        self.leave_memory_out().await?;
+        self.qmp()
+            .execute("migrate-incoming", json!({"uri": "fd:0"}))
+            .await?;
+        Ok(())
+    }
+
     /// Puts the vsock device in that was left out at the start.
     ///
     /// # Errors

@@ -29,8 +29,7 @@ impl RunDir {
     /// # Errors
     /// When it cannot be made.
     pub async fn create() -> Result<RunDir, MachineError> {
-        let parent =
-            std::env::var_os("VEXFS_RUN_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+        let parent = run_parent();
         let id: [u8; 5] = super::random().map_err(MachineError::io("cannot draw a machine id"))?;
         let id = hex::encode(id);
         let path = parent.join(format!("vexfs-{id}"));
@@ -88,6 +87,11 @@ impl RunDir {
             .map_err(MachineError::io(format!("cannot write {}", path.display())))?;
         Ok(path)
     }
+}
+
+/// Where the directories of running machines are: `$VEXFS_RUN_DIR`, or else `/tmp`.
+pub(crate) fn run_parent() -> PathBuf {
+    std::env::var_os("VEXFS_RUN_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
 }
 
 fn ram_file(id: &str) -> PathBuf {

@@ -117,7 +117,7 @@ impl Launch {
                 None => None,
             },
             uefi: uefi(&spec, run.path())?,
-            incoming: incoming.is_some().then_some(0),
+            incoming: incoming.is_some(),
             sandbox: qemu.sandbox,
         };
         // A fork gets its vsock device when it runs: its daemon can come up beside QEMU.

@@ -12,11 +12,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::gate::Gate;
 use super::{MachineError, VsockBackend};
 
 /// The daemon of the user backend.
@@ -179,8 +181,8 @@ fn first_free(start: u32, claim: impl Fn(u32) -> nix::Result<()>) -> io::Result<
 }
 
 /// How to reach the ports of one guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dialer {
+#[derive(Debug, Clone)]
+pub(crate) enum Dialer {
     /// Through the host's kernel.
     Kernel {
         /// The guest's CID.
@@ -190,6 +192,8 @@ pub enum Dialer {
     User {
         /// The daemon's `--uds-path`.
         socket: PathBuf,
+        /// Says when it may be used.
+        gate: Arc<Gate>,
     },
 }
 
@@ -197,8 +201,9 @@ impl Dialer {
     /// Connects to a port of the guest once, waiting at most `within` for the guest's answer.
     ///
     /// # Errors
-    /// `ConnectionRefused` or `ConnectionReset` when nobody listens on the port, `TimedOut` when
-    /// the guest does not answer at all.
+    /// `NotConnected` when the guest has not set up its vsock device, `ConnectionRefused` or
+    /// `ConnectionReset` when nobody listens on the port, `TimedOut` when the guest does not answer
+    /// at all.
     pub async fn connect(&self, port: u32, within: Duration) -> io::Result<Box<dyn Stream>> {
         let attempt = async {
             match self {
@@ -207,8 +212,12 @@ impl Dialer {
                     let stream = tokio_vsock::VsockStream::connect(address).await?;
                     Ok(Box::new(stream) as Box<dyn Stream>)
                 }
-                Dialer::User { socket } => {
-                    let mut stream = UnixStream::connect(socket).await?;
+                Dialer::User { gate, .. } if !gate.open() => Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "the guest has not set up its vsock device",
+                )),
+                Dialer::User { socket, gate } => {
+                    let mut stream = gate.guard(UnixStream::connect(socket).await?);
                     greet(&mut stream, port).await?;
                     Ok(Box::new(stream) as Box<dyn Stream>)
                 }
@@ -227,7 +236,7 @@ impl Dialer {
 
 /// Asks the daemon for a port; it answers `OK NUMBER` when the guest has accepted, and hangs up
 /// when it has not.
-async fn greet(stream: &mut UnixStream, port: u32) -> io::Result<()> {
+async fn greet<S: Stream>(stream: &mut S, port: u32) -> io::Result<()> {
     stream
         .write_all(format!("CONNECT {port}\n").as_bytes())
         .await?;
@@ -363,16 +372,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_guest_is_not_waited_for_longer_than_said() {
+    async fn the_daemon_is_left_alone_until_the_guest_is_ready() {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("v.sock");
-        let _listener = tokio::net::UnixListener::bind(&socket).expect("binds");
-        let error = Dialer::User { socket }
-            .connect(5000, Duration::from_millis(20))
+        let listener = tokio::net::UnixListener::bind(&socket).expect("binds");
+        let gate = Arc::new(Gate::new(u32::MAX));
+        let dialer = Dialer::User { socket, gate };
+        let error = dialer
+            .connect(5000, Duration::from_secs(1))
             .await
             .err()
-            .expect("times out");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            .expect("closed");
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+        let soon = Duration::from_millis(10);
+        assert!(
+            tokio::time::timeout(soon, listener.accept()).await.is_err(),
+            "it connected"
+        );
     }
 
     /// On a host with vhost-vsock the claim is real; elsewhere the reason is the system's own.

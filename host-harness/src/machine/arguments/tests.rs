@@ -23,7 +23,7 @@ fn wiring() -> Wiring {
         vsock: Some(VsockWire::User),
         invitation: Some("/tmp/vexfs-0123456789/invitation.smbios".into()),
         uefi: None,
-        incoming: None,
+        incoming: false,
         sandbox: true,
     }
 }
@@ -89,7 +89,7 @@ fn fork(spec: MachineSpec, wiring: Wiring, shared: bool) -> (MachineSpec, Wiring
         Wiring {
             ram,
             vsock: None,
-            incoming: Some(0),
+            incoming: true,
             ..wiring
         },
     )
@@ -138,7 +138,7 @@ fn cases() -> Vec<(&'static str, (MachineSpec, Wiring))> {
                 spec,
                 Wiring {
                     vsock: Some(VsockWire::User),
-                    incoming: None,
+                    incoming: false,
                     ..wiring
                 },
             )

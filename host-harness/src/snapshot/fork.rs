@@ -1,0 +1,251 @@
+//! Restoring a snapshot into a machine of its own.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::broadcast;
+
+use super::manifest::files;
+use super::ram::{self, Zeros};
+use super::{Snapshot, SnapshotError, admission};
+use crate::agent::Client;
+use crate::machine::arguments::{Ram, files as places};
+use crate::machine::{
+    DiskFormat, Launch, Machine, MachineEvent, MachineSpec, RunDir, VsockBackend, overlay,
+};
+
+/// How long a fork may take until its agent answers; a third of a second on an idle host.
+const COMING_TO_LIFE: Duration = Duration::from_secs(30);
+
+/// Bytes of fresh randomness for each fork: without them, all would draw the same numbers.
+const ENTROPY: usize = 64;
+
+/// A machine restored from a snapshot, with an agent that answers.
+pub struct Fork {
+    /// The machine; its id names the fork in results.
+    pub machine: Machine,
+    /// A connection to its agent.
+    pub agent: Client,
+    /// How long its parts took.
+    pub timing: Timing,
+}
+
+impl std::fmt::Debug for Fork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fork")
+            .field("id", &self.machine.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// When a fork had got how far, since it was asked for and admitted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    /// QEMU was up and waited for its state.
+    pub qemu: Duration,
+    /// Guest memory was copied (zero when it is shared with the snapshot).
+    pub memory: Duration,
+    /// The guest ran.
+    pub running: Duration,
+    /// The vsock device was plugged in.
+    pub plugged: Duration,
+    /// The agent had answered.
+    pub answered: Duration,
+    /// Clock and random pool were set: the fork was ready.
+    pub ready: Duration,
+}
+
+impl Snapshot {
+    /// Makes a fork called `name`, which leaves its logs in `log_dir`, as soon as this host has room
+    /// for it.
+    ///
+    /// # Errors
+    /// [`SnapshotError::State`] when QEMU does not take the state, [`SnapshotError::Machine`] when
+    /// it does not start or nobody answers, [`SnapshotError::Fork`] when the agent refuses.
+    pub async fn fork(&self, name: &str, log_dir: &Path) -> Result<Fork, SnapshotError> {
+        let spec = MachineSpec {
+            name: name.into(),
+            log_dir: log_dir.into(),
+            ..self.manifest.spec.clone()
+        };
+        std::fs::create_dir_all(log_dir).map_err(SnapshotError::io(format!(
+            "cannot make {}",
+            log_dir.display()
+        )))?;
+        let ticket = admission::enter(&spec)
+            .await
+            .map_err(SnapshotError::io("cannot wait for room on this host"))?;
+        let begin = Instant::now();
+        let mut timing = Timing::default();
+        let run = Arc::new(RunDir::create().await?);
+        self.disks(&run)
+            .map_err(SnapshotError::io("cannot make the disks of a fork"))?;
+        let (ram, copying) = self.memory(&spec, &run)?;
+        let (state, feed) =
+            io::pipe().map_err(SnapshotError::io("cannot make a pipe for the state"))?;
+        let launch = Launch {
+            spec,
+            run,
+            ram,
+            secret: self.manifest.spec.invite.then(|| self.secret.clone()),
+            incoming: Some(OwnedFd::from(state)),
+        };
+        let mut machine = launch.start().await?;
+        timing.qemu = begin.elapsed();
+        machine.hold((ticket, self.lease.clone()));
+
+        machine.begin_restoring().await?;
+        // QEMU reads the state only now, when memory is complete: devices look into it.
+        let mut events = machine.events();
+        timing.memory = match copying {
+            Some(copying) => copying.await.map_err(|error| SnapshotError::Io {
+                what: "cannot copy guest memory".into(),
+                source: error.into(),
+            })??,
+            None => Duration::ZERO,
+        };
+        let feeding = self.feed(OwnedFd::from(feed));
+        tokio::select! {
+            running = until_running(&mut events) => running?,
+            error = async { match feeding.await { Ok(()) => std::future::pending().await, Err(e) => e } } => {
+                return Err(restored(&machine, error.to_string()));
+            }
+            death = machine.died() => return Err(restored(&machine, death.to_string())),
+            () = tokio::time::sleep(COMING_TO_LIFE) => {
+                return Err(restored(&machine, format!("not done within {} s", COMING_TO_LIFE.as_secs())));
+            }
+        }
+        timing.running = begin.elapsed();
+        machine.plug_vsock().await?;
+        timing.plugged = begin.elapsed();
+        let agent = machine.agent(COMING_TO_LIFE).await?;
+        timing.answered = begin.elapsed();
+        arrive(&agent).await?;
+        timing.ready = begin.elapsed();
+        Ok(Fork {
+            machine,
+            agent,
+            timing,
+        })
+    }
+
+    fn disks(&self, run: &RunDir) -> io::Result<()> {
+        let frozen = self.dir.join(files::OVERLAY);
+        if frozen.exists() {
+            let (_, size) = overlay::inspect(&frozen)?;
+            let own = run.path().join(places::OVERLAY);
+            overlay::create(&own, &frozen, DiskFormat::Qcow2, size)?;
+        }
+        let vars = self.dir.join(files::UEFI_VARS);
+        if vars.exists() {
+            std::fs::copy(vars, run.path().join(places::UEFI_VARS))?;
+        }
+        Ok(())
+    }
+
+    /// Where the fork's memory lives, and the copying under way if it needs a copy.
+    #[allow(clippy::type_complexity)]
+    fn memory(
+        &self,
+        spec: &MachineSpec,
+        run: &RunDir,
+    ) -> Result<
+        (
+            Ram,
+            Option<tokio::task::JoinHandle<Result<Duration, SnapshotError>>>,
+        ),
+        SnapshotError,
+    > {
+        let frozen = self.dir.join(files::RAM);
+        if spec.vsock != Some(VsockBackend::User) {
+            // Nobody but QEMU has to see this memory: what it does not write, all forks share.
+            return Ok((
+                Ram::File {
+                    path: frozen,
+                    shared: false,
+                },
+                None,
+            ));
+        }
+        let path = run.ram_file();
+        let what = format!("cannot copy {} to {}", frozen.display(), path.display());
+        let open = || -> io::Result<(File, File)> {
+            let from = File::open(&frozen)?;
+            let to = ram::create(&path, from.metadata()?.len())?;
+            Ok((from, to))
+        };
+        let (from, to) = open().map_err(SnapshotError::io(what.clone()))?;
+        let copying = tokio::task::spawn_blocking(move || {
+            let begin = Instant::now();
+            ram::copy(&from, &to, Zeros::Copy, 1).map_err(SnapshotError::io(what))?;
+            Ok(begin.elapsed())
+        });
+        Ok((Ram::File { path, shared: true }, Some(copying)))
+    }
+
+    /// Hands the state to QEMU.
+    async fn feed(&self, to: OwnedFd) -> io::Result<()> {
+        let state = std::fs::read(self.dir.join(files::STATE))?;
+        let mut pipe = tokio::net::unix::pipe::Sender::from_owned_fd(to)?;
+        pipe.write_all(&state).await
+    }
+}
+
+/// Waits for QEMU's word that the guest runs.
+async fn until_running(
+    events: &mut broadcast::Receiver<MachineEvent>,
+) -> Result<(), SnapshotError> {
+    loop {
+        match events.recv().await {
+            Ok(MachineEvent::Other { name, .. }) if name == "RESUME" => return Ok(()),
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            // The machine's death says more.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+fn restored(machine: &Machine, why: String) -> SnapshotError {
+    let said = crate::machine::tail(&machine.spec().log_dir.join("qemu.log"));
+    let why = if said.is_empty() {
+        why
+    } else {
+        format!("{why}; QEMU says:\n{said}")
+    };
+    SnapshotError::State {
+        done: "restored",
+        why,
+    }
+}
+
+/// What a guest has to be told that was asleep: what time it is, and that it is not the only one
+/// that woke up from this memory.
+async fn arrive(agent: &Client) -> Result<(), SnapshotError> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut entropy = vec![0; ENTROPY];
+    getrandom::fill(&mut entropy)
+        .map_err(|error| SnapshotError::io("cannot draw randomness")(io::Error::other(error)))?;
+    let failed = |doing| move |source| SnapshotError::Fork { doing, source };
+    tokio::try_join!(
+        async {
+            agent
+                .set_clock(now, COMING_TO_LIFE)
+                .await
+                .map_err(failed("set its clock"))
+        },
+        async {
+            agent
+                .add_entropy(entropy, COMING_TO_LIFE)
+                .await
+                .map_err(failed("stir its random pool"))
+        },
+    )?;
+    Ok(())
+}

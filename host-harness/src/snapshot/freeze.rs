@@ -1,0 +1,275 @@
+//! Making a snapshot: boot, settle, freeze, publish.
+
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::UnixListener;
+
+use super::manifest::{Draft, Manifest, files};
+use super::ram::{self, Zeros};
+use super::store::{Claim, Making};
+use super::{Key, Recipe, Snapshot, SnapshotError, Store, admission};
+use crate::agent::{Client, ExecSpec};
+use crate::machine::{Machine, MachineSpec, Qemu};
+
+/// How long the guest has for its boot and to come to rest. Fifteen seconds under emulation on an
+/// idle host; a sanitised kernel takes two minutes.
+const SETTLING: Duration = Duration::from_secs(300);
+
+/// How long saving the device state may take; it has half a megabyte.
+const SAVING: Duration = Duration::from_secs(30);
+
+/// What is done in the settled guest before it is frozen, and why.
+const LAST_ORDERS: &[&[&str]] = &[
+    // A fork's clock jumps to the present: timers that are then overdue would start apt, fstrim and
+    // others in the middle of a check.
+    &["systemctl", "stop", "*.timer"],
+    &["sync"],
+    // Free memory in one piece is given back to the host, and does not have to be copied per fork.
+    &["sh", "-c", "echo 1 > /proc/sys/vm/compact_memory"],
+];
+
+impl Store {
+    /// The snapshot of a recipe: the one in the store, or a new one if there is none (or none that
+    /// is whole). Of many processes that ask at once one makes it, the others wait. `note` is told
+    /// what takes time.
+    ///
+    /// # Errors
+    /// Those of booting a machine; [`SnapshotError::Unsettled`] when it does not come to rest.
+    pub async fn snapshot(
+        &self,
+        recipe: &Recipe,
+        note: impl Fn(&str),
+    ) -> Result<Snapshot, SnapshotError> {
+        let qemu = Qemu::find().await?;
+        let key = recipe.key(&qemu.version);
+        let claim = self.claim(&key).await;
+        let claim = claim.map_err(SnapshotError::io(format!("cannot claim snapshot {key}")))?;
+        let (dir, lease) = match claim {
+            Claim::Use(dir, lease) => (dir, lease),
+            Claim::Make(making) => {
+                self.fail_as_before(&key)?;
+                match make(recipe, &key, &making, qemu, note).await {
+                    Ok(()) => making
+                        .publish()
+                        .map_err(SnapshotError::io(format!("cannot publish snapshot {key}")))?,
+                    Err(error) => {
+                        self.remember_failure(&key, &error);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        self.drop_drafts()?;
+        self.evict()?;
+        Snapshot::open(dir, lease)
+    }
+
+    /// In one run of nextest, hundreds of processes want the same snapshot: when it cannot be made,
+    /// each would boot in vain. The first one's failure stands for the run.
+    fn fail_as_before(&self, key: &Key) -> Result<(), SnapshotError> {
+        let Some(run) = std::env::var_os("NEXTEST_RUN_ID") else {
+            return Ok(());
+        };
+        let text = std::fs::read_to_string(self.failure_file(key)).unwrap_or_default();
+        match text.split_once('\n') {
+            Some((failed, why)) if *failed == *run => {
+                Err(SnapshotError::FailedBefore { why: why.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remember_failure(&self, key: &Key, error: &SnapshotError) {
+        if let Ok(run) = std::env::var("NEXTEST_RUN_ID") {
+            // Without the note the others find out for themselves.
+            std::fs::write(self.failure_file(key), format!("{run}\n{error}")).unwrap_or_default();
+        }
+    }
+}
+
+async fn make(
+    recipe: &Recipe,
+    key: &Key,
+    making: &Making,
+    qemu: &Qemu,
+    note: impl Fn(&str),
+) -> Result<(), SnapshotError> {
+    let begin = Instant::now();
+    let spec = MachineSpec {
+        freezable: true,
+        ..recipe.spec.clone()
+    };
+    let _ticket = admission::enter(&spec)
+        .await
+        .map_err(SnapshotError::io("cannot wait for room on this host"))?;
+    note("booting a machine to freeze it");
+    let mut machine = Machine::boot(spec).await?;
+    settle(&machine, &note)
+        .await
+        .map_err(|why| SnapshotError::Unsettled {
+            why,
+            console: machine.console().tail(20),
+        })?;
+    note("freezing it");
+    let dir = making.dir();
+    machine.unplug_vsock().await?;
+    save_state(&machine, &dir.join(files::STATE)).await?;
+    machine
+        .quit()
+        .await
+        .map_err(crate::machine::MachineError::from)?;
+
+    let what = |name: &str| SnapshotError::io(format!("cannot write {}", dir.join(name).display()));
+    let memory_bytes =
+        compact(&machine.run_dir().ram_file(), &dir.join(files::RAM)).map_err(what(files::RAM))?;
+    for name in [files::OVERLAY, files::UEFI_VARS] {
+        let from = machine.run_dir().path().join(name);
+        if from.exists() {
+            std::fs::copy(from, dir.join(name)).map_err(what(name))?;
+        }
+    }
+    let secret = machine
+        .secret()
+        .map(agent_protocol::Secret::to_hex)
+        .unwrap_or_default();
+    write_private(&dir.join(files::SECRET), &secret).map_err(what(files::SECRET))?;
+    let draft = Draft {
+        key: key.clone(),
+        spec: machine.spec().clone(),
+        image_digest: recipe.image_digest.clone(),
+        agent_version: recipe.agent_version.clone(),
+        qemu: qemu.version.clone(),
+        took: begin.elapsed().as_secs_f64(),
+        memory_bytes,
+    };
+    Manifest::write(dir, draft).map_err(what(files::MANIFEST))?;
+    Ok(())
+}
+
+/// Waits until the guest has booted and nothing goes on in it any more, and prepares it for being
+/// asleep for days.
+async fn settle(machine: &Machine, note: &impl Fn(&str)) -> Result<(), String> {
+    let client = machine
+        .agent(SETTLING)
+        .await
+        .map_err(|error| error.to_string())?;
+    note("its agent answers; waiting for it to come to rest");
+    // `degraded` is at rest too; that no unit may have failed is a check of its own.
+    order(
+        machine,
+        &client,
+        &["systemctl", "is-system-running", "--wait"],
+    )
+    .await?;
+    for words in LAST_ORDERS {
+        order(machine, &client, words).await?;
+    }
+    drop(client);
+    // The guest reports free memory every two seconds; when the file shrinks no more, it is done.
+    let allocated = || std::fs::metadata(machine.run_dir().ram_file()).map_or(0, |m| m.blocks());
+    let begin = Instant::now();
+    let mut best = (allocated(), Instant::now());
+    while best.1.elapsed() < Duration::from_millis(2500) && begin.elapsed().as_secs() < 12 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let now = allocated();
+        // A guest at rest still touches a page now and then.
+        if now + 2048 < best.0 {
+            best = (now, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+/// Runs a program in the guest. That there is none of that name, or that it fails, is no reason not
+/// to freeze: a guest need not have systemd.
+async fn order(machine: &Machine, client: &Client, words: &[&str]) -> Result<(), String> {
+    let spec = ExecSpec::new(words.iter().copied());
+    let said = tokio::select! {
+        biased;
+        death = machine.died() => return Err(death.to_string()),
+        said = client.exec(spec, SETTLING) => said,
+    };
+    match said {
+        Ok(output) if output.timed_out() => Err(format!(
+            "`{}` did not end within {} s",
+            words.join(" "),
+            SETTLING.as_secs()
+        )),
+        Ok(_) => Ok(()),
+        Err(error) if error.fault_kind().is_some() => Ok(()),
+        Err(error) => Err(format!("`{}`: {error}", words.join(" "))),
+    }
+}
+
+/// Writes the state of the devices to `to`, which stops the machine; memory is in its own file.
+async fn save_state(machine: &Machine, to: &Path) -> Result<(), SnapshotError> {
+    let state = |why: String| SnapshotError::State { done: "saved", why };
+    let qmp = machine.qmp();
+    let run = async |command: &str, arguments| {
+        qmp.execute(command, arguments)
+            .await
+            .map_err(|error| state(error.to_string()))
+    };
+    // Not stopped by us: a machine that ran when its state was saved runs when it is restored.
+    machine.leave_memory_out().await?;
+    let socket = machine.run_dir().path().join("state.sock");
+    let listener = UnixListener::bind(&socket).map_err(SnapshotError::io(format!(
+        "cannot listen on {}",
+        socket.display()
+    )))?;
+    run(
+        "migrate",
+        json!({"uri": format!("unix:{}", socket.display())}),
+    )
+    .await?;
+    let receive = async {
+        let (mut stream, _) = listener.accept().await?;
+        let mut file = tokio::fs::File::from_std(private(to)?);
+        tokio::io::copy(&mut stream, &mut file).await?;
+        file.sync_all().await
+    };
+    tokio::time::timeout(SAVING, receive)
+        .await
+        .map_err(|_| state(format!("not done within {} s", SAVING.as_secs())))?
+        .map_err(SnapshotError::io(format!("cannot write {}", to.display())))?;
+    let begin = Instant::now();
+    loop {
+        let answer = run("query-migrate", json!({})).await?;
+        match answer["status"].as_str().unwrap_or_default() {
+            "completed" => return Ok(()),
+            "failed" | "cancelled" => {
+                return Err(state(
+                    answer["error-desc"]
+                        .as_str()
+                        .unwrap_or("no reason given")
+                        .into(),
+                ));
+            }
+            _ if begin.elapsed() > SAVING => return Err(state("it never completes".into())),
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// Copies memory, leaving out what is zero.
+fn compact(from: &Path, to: &Path) -> std::io::Result<u64> {
+    let from = File::open(from)?;
+    let to = ram::create(to, from.metadata()?.len())?;
+    ram::copy(&from, &to, Zeros::Skip, 2)
+}
+
+fn private(path: &Path) -> std::io::Result<File> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    std::io::Write::write_all(&mut private(path)?, text.as_bytes())
+}

@@ -1,0 +1,77 @@
+//! Boot once, freeze, fork: how every check gets a fresh machine in a third of a second.
+//!
+//! A [`Recipe`] says which machine to boot. [`Store::snapshot`] finds its [`Snapshot`], or boots the
+//! machine, waits until it has settled, and freezes it: guest memory, device state and disk
+//! overlay. [`Snapshot::fork`] restores those into a new [`Fork`] with memory, disk and vsock of its
+//! own, its clock set and its random pool stirred.
+//!
+//! The vsock device cannot be migrated when a daemon serves it, so a machine is frozen without it
+//! and each fork gets one plugged in; the agent listens on whatever device there is.
+//!
+//! Many processes use one store at once (see [`Store`]), and how many machines run at once is
+//! decided for the whole host (see [`admission`]).
+
+pub mod admission;
+mod error;
+mod fork;
+mod freeze;
+mod key;
+mod manifest;
+mod ram;
+mod store;
+
+pub use error::SnapshotError;
+pub use fork::{Fork, Timing};
+pub use key::{Key, Recipe};
+pub use manifest::Manifest;
+pub use store::{DEFAULT_CAP, Listed, Store};
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A frozen machine that can be forked any number of times. It is not removed from the store while
+/// a value of this type, or a fork of it, lives.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    dir: PathBuf,
+    manifest: Arc<Manifest>,
+    secret: agent_protocol::Secret,
+    lease: Arc<store::Lease>,
+}
+
+impl Snapshot {
+    /// Its facts.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn open(dir: PathBuf, lease: store::Lease) -> Result<Snapshot, SnapshotError> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            let what = format!("cannot read {}", path.display());
+            std::fs::read_to_string(path).map_err(SnapshotError::io(what))
+        };
+        let secret =
+            read(manifest::files::SECRET)?
+                .parse()
+                .map_err(|error| SnapshotError::Broken {
+                    dir: dir.clone(),
+                    why: format!("its secret: {error}"),
+                })?;
+        let manifest = Manifest::read(&dir).map_err(|error| SnapshotError::Broken {
+            dir: dir.clone(),
+            why: format!("its manifest: {error}"),
+        })?;
+        Ok(Snapshot {
+            dir,
+            manifest: Arc::new(manifest),
+            secret,
+            lease: Arc::new(lease),
+        })
+    }
+}
