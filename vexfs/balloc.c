@@ -337,6 +337,7 @@ static int vexfs_load_group(struct super_block *sb, u32 group)
 	gi->free_inodes = le32_to_cpu(g->g_free_inodes);
 	gi->directories = le32_to_cpu(g->g_directories);
 	gi->orphans = le32_to_cpu(g->g_orphans);
+	atomic64_add(le32_to_cpu(g->g_vectors), &sbi->vectors);
 	if (gi->free_blocks != VEXFS_GROUP_BLOCKS - memweight(g->g_block_map,
 							      sizeof(g->g_block_map)) ||
 	    gi->free_inodes != VEXFS_GROUP_INODES_MAX - memweight(g->g_inode_map,

@@ -3,7 +3,7 @@
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
 #include "super.h"
-#include "vexfs.h"
+#include "vector.h"
 
 struct vexfs_options {
 	enum vexfs_errors_mode errors;
@@ -193,6 +193,7 @@ static int vexfs_fill_super(struct super_block *sb, struct fs_context *fc)
 		err = -ENOMEM;
 		goto fail_journal;
 	}
+	vexfs_sysfs_add(sb);
 	if (!sb_rdonly(sb))
 		err = vexfs_make_writable(sb);
 	return err;		/* with s_root set, put_super cleans up */
@@ -226,8 +227,10 @@ static int vexfs_reconfigure(struct fs_context *fc)
 		return err;
 	if (options->errors_given)
 		sbi->errors = options->errors;
-	if (options->vector_cache_given)
-		sbi->vector_cache_size = options->vector_cache;
+	if (options->vector_cache_given) {
+		WRITE_ONCE(sbi->vector_cache_size, options->vector_cache);
+		vexfs_cache_trim(&sbi->vector_cache, options->vector_cache);
+	}
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <linux/statfs.h>
 #include "vexfs.h"
 #include "super.h"
+#include "vector.h"
 
 static struct kmem_cache *vexfs_inode_cache;
 
@@ -190,6 +191,8 @@ static void vexfs_put_super(struct super_block *sb)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
 
+	vexfs_sysfs_remove(sbi);
+	vexfs_cache_trim(&sbi->vector_cache, 0);
 	flush_workqueue(sbi->end_io_wq);
 	vexfs_journal_close(sb);
 	flush_work(&sbi->error_work);
@@ -266,6 +269,7 @@ struct vexfs_sb_info *vexfs_alloc_sbi(struct super_block *sb)
 	sbi->sb = sb;
 	mutex_init(&sbi->super_lock);
 	mutex_init(&sbi->table_lock);
+	vexfs_cache_init(&sbi->vector_cache);
 	spin_lock_init(&sbi->pending_lock);
 	INIT_LIST_HEAD(&sbi->pending[0]);
 	INIT_LIST_HEAD(&sbi->pending[1]);
@@ -316,18 +320,26 @@ static int __init vexfs_init(void)
 				sizeof_field(struct vexfs_inode_info, root), vexfs_init_once);
 	if (!vexfs_inode_cache)
 		return -ENOMEM;
+	err = vexfs_sysfs_init();
+	if (err)
+		goto fail_cache;
 	err = register_filesystem(&vexfs_type);
-	if (err) {
-		kmem_cache_destroy(vexfs_inode_cache);
-		return err;
-	}
+	if (err)
+		goto fail_sysfs;
 	pr_info("vexfs: version %s loaded\n", VEXFS_VERSION);
 	return 0;
+
+fail_sysfs:
+	vexfs_sysfs_exit();
+fail_cache:
+	kmem_cache_destroy(vexfs_inode_cache);
+	return err;
 }
 
 static void __exit vexfs_exit(void)
 {
 	unregister_filesystem(&vexfs_type);
+	vexfs_sysfs_exit();
 	rcu_barrier();	/* inodes are freed after a grace period */
 	kmem_cache_destroy(vexfs_inode_cache);
 }

@@ -14,6 +14,7 @@
 #include <linux/percpu_counter.h>
 #include <linux/rwsem.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #include "compat.h"
 #include "vexfs_format.h"
@@ -25,7 +26,7 @@
 #define VEXFS_CREDITS_MAP	32	/* a run added: two blocks and a group each level, and the data */
 #define VEXFS_CREDITS_NAME	(VEXFS_CREDITS_MAP + 4)	/* a name added to or taken from a directory */
 #define VEXFS_CREDITS_XATTR	6	/* attribute block, its group, inode */
-#define VEXFS_CREDITS_VECTOR	12	/* five blocks, their groups, inode */
+#define VEXFS_CREDITS_VECTOR	24	/* five blocks, the groups of these and of the old five, inode */
 #define VEXFS_CREDITS_CREATE	(VEXFS_CREDITS_NAME + VEXFS_CREDITS_XATTR + 8)
 #define VEXFS_CREDITS_TRUNCATE	16	/* one run or one tree node freed */
 
@@ -48,6 +49,16 @@ struct vexfs_group_info {
 struct vexfs_trigger {
 	struct jbd2_buffer_trigger_type type;
 	struct super_block *sb;
+};
+
+struct vexfs_vector_cache {
+	struct mutex lock;
+	struct xarray entries;		/* by inode number */
+	struct list_head lru;
+	u64 bytes;
+	u64 count;
+	u64 hits;
+	u64 misses;
 };
 
 struct vexfs_sb_info {
@@ -76,6 +87,11 @@ struct vexfs_sb_info {
 	u64 error_block;
 	struct work_struct error_work;
 	u64 vector_cache_size;			/* bytes; 0: off */
+	struct vexfs_vector_cache vector_cache;
+	atomic64_t vectors;
+	struct kobject kobj;			/* /sys/fs/vexfs/<device> */
+	struct completion kobj_gone;
+	bool kobj_added;
 	bool recovering;		/* orphans are put right below a read-only mount */
 };
 
@@ -238,6 +254,16 @@ ssize_t vexfs_listxattr(struct dentry *dentry, char *list, size_t size);
 int vexfs_free_attributes(handle_t *handle, struct inode *inode);
 int vexfs_init_security(handle_t *handle, struct inode *inode, struct inode *dir,
 			const struct qstr *name);
+
+/* vector.c */
+long vexfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+u32 *vexfs_user_vector(u64 address, u32 dims);
+
+/* sysfs.c */
+void vexfs_sysfs_add(struct super_block *sb);
+void vexfs_sysfs_remove(struct vexfs_sb_info *sbi);
+int vexfs_sysfs_init(void);
+void vexfs_sysfs_exit(void);
 
 /* namei.c, symlink.c */
 int vexfs_write_link(handle_t *handle, struct inode *inode, const char *target, unsigned int len);

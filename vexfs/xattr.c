@@ -8,7 +8,7 @@
 #include <linux/security.h>
 #include <linux/xattr.h>
 #include "super.h"
-#include "vexfs.h"
+#include "vector.h"
 
 static struct vexfs_xattr *vexfs_first_xattr(struct buffer_head *bh)
 {
@@ -340,7 +340,7 @@ int vexfs_init_security(handle_t *handle, struct inode *inode, struct inode *dir
 	return security_inode_init_security(inode, dir, name, vexfs_init_xattrs, handle);
 }
 
-/* The inode is being deleted: its attribute block goes too. */
+/* The inode is being deleted: its attribute block and its vector go too. */
 int vexfs_free_attributes(handle_t *handle, struct inode *inode)
 {
 	struct vexfs_inode_info *vi = VEXFS_I(inode);
@@ -349,5 +349,5 @@ int vexfs_free_attributes(handle_t *handle, struct inode *inode)
 	if (vi->xattr_block)
 		err = vexfs_free_blocks(handle, inode, vi->xattr_block, 1, true);
 	vi->xattr_block = 0;
-	return err;
+	return err ? err : vexfs_free_vector(handle, inode);
 }

@@ -9,6 +9,7 @@
 
 pub mod checksum;
 pub mod config;
+pub mod formats;
 pub mod fsck;
 pub mod geometry;
 pub mod image;
@@ -17,3 +18,4 @@ pub mod mkfs;
 pub mod mounts;
 pub mod ondisk;
 pub mod reader;
+pub mod vectors;

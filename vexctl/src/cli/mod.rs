@@ -8,6 +8,7 @@ mod log;
 mod mkfs;
 mod service;
 mod status;
+mod vector;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,9 @@ enum Command {
     Info(info::Args),
     /// What lies on the disk: a block, an inode, a file's content.
     Dump(dump::Args),
+    /// Vectors on files.
+    #[command(subcommand)]
+    Vector(vector::Action),
     /// Read and check the configuration.
     Config,
     /// Mount what fstab and the configuration name (for vexfs.service).
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Fsck(args) => return fsck::run(&args, common.format),
         Command::Info(args) => info::run(&args, common.format),
         Command::Dump(args) => dump::run(&args, common.format),
+        Command::Vector(action) => vector::run(&action, common.format, common.quiet),
         Command::Config => config::run(&common.config, common.format),
         Command::MountHelper => service::mount(&common),
         Command::UmountHelper => service::unmount(&common),
