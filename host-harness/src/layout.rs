@@ -64,6 +64,11 @@ impl Layout {
         self.out.join("logs")
     }
 
+    /// `out/cache/snapshots`: booted machines, frozen.
+    pub fn snapshots(&self) -> PathBuf {
+        self.cache.join("snapshots")
+    }
+
     /// `out/logs/machines`: a console log per machine.
     pub fn machine_logs(&self) -> PathBuf {
         self.logs().join("machines")

@@ -2,6 +2,7 @@
 
 use crate::agent::AgentError;
 use crate::machine::{Death, MachineError};
+use crate::snapshot::SnapshotError;
 
 /// Why a check's story could not be told to the end. What it means for the verdict is decided by
 /// the runner, which also knows what the kernel said.
@@ -52,6 +53,26 @@ impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Failure {
         match error {
             MachineError::Died(death) => Failure::Died(death),
+            other => Failure::Infrastructure(other.to_string()),
+        }
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Failure {
+        match error {
+            SnapshotError::Machine(error) => error.into(),
+            // The image's own doing: it came up and did not come to rest.
+            SnapshotError::Unsettled { why, console } => Failure::check(
+                "boot",
+                format!("the image does not boot: {why}"),
+                format!("the console ends with:\n{console}"),
+            ),
+            SnapshotError::FailedBefore { why } => Failure::check(
+                "boot",
+                "the image does not boot, as another check of this run has found",
+                why,
+            ),
             other => Failure::Infrastructure(other.to_string()),
         }
     }

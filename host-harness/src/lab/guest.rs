@@ -89,10 +89,22 @@ impl Guest {
         let client = Client::connect(stream, &secret, FIRST_ANSWER)
             .await
             .map_err(agent("shake hands with the agent"))?;
-        let info = client
-            .info(FIRST_ANSWER)
-            .await
-            .map_err(agent("ask for the system's facts"))?;
+        Guest::adopt(machine, client, patience).await
+    }
+
+    /// A guest whose agent answers already. `patience` is the most any single request may take.
+    ///
+    /// # Errors
+    /// When it does not even tell its boot id.
+    pub async fn adopt(
+        machine: Arc<Machine>,
+        client: Client,
+        patience: Duration,
+    ) -> Result<Guest, Failure> {
+        let info = client.info(FIRST_ANSWER).await.map_err(|source| Failure::Agent {
+            doing: "ask for the system's facts".to_owned(),
+            source,
+        })?;
         Ok(Guest(Arc::new(Inner {
             machine,
             client,

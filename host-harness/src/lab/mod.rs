@@ -19,6 +19,7 @@ use crate::checks::{Check, Start};
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, Machine, MachineSpec};
+use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admission};
 
 pub use evidence::Evidence;
 pub use failure::Failure;
@@ -56,6 +57,34 @@ pub struct Setup {
     pub breaks: Vec<Break>,
 }
 
+impl Setup {
+    /// The machine every check of this image gets, but for what its row or story changes.
+    fn spec(&self, name: &str, logs: PathBuf) -> MachineSpec {
+        MachineSpec {
+            accelerator: self.host.accel.chosen,
+            vsock: Some(self.host.vsock.chosen),
+            disks: vec![ExtraDisk::tools(self.tools.clone()), ExtraDisk::scratch(SCRATCH_MIB)],
+            ..MachineSpec::new(name, self.image.disk.clone(), logs)
+        }
+    }
+
+    /// The image booted, settled and frozen; made by whoever asks first.
+    ///
+    /// # Errors
+    /// When the image does not come up.
+    pub async fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        let variant = &self.image.manifest.variant;
+        let logs = self.layout.machine_logs().join(format!("{variant}-snapshot"));
+        let agent = self.image.manifest.programs.get("vexfs-agent");
+        let recipe = Recipe {
+            spec: self.spec("snapshot", logs),
+            image_digest: self.image.manifest.disk.sha256.clone(),
+            agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
+        };
+        Store::open(self.layout.snapshots(), DEFAULT_CAP)?.snapshot(&recipe, |_| {}).await
+    }
+}
+
 /// How a machine is to be booted.
 #[derive(Debug, Clone, Copy)]
 pub struct Boot {
@@ -81,7 +110,7 @@ pub struct Lab {
     id: String,
     settled: Option<Guest>,
     seen: Vec<Guest>,
-    bare: Vec<Arc<Machine>>,
+    machines: Vec<Arc<Machine>>,
 }
 
 impl Lab {
@@ -93,7 +122,7 @@ impl Lab {
             id,
             settled: None,
             seen: Vec::new(),
-            bare: Vec::new(),
+            machines: Vec::new(),
         }
     }
 
@@ -103,8 +132,12 @@ impl Lab {
     /// When the image does not come up or settle.
     pub async fn prepare(&mut self) -> Result<(), Failure> {
         if self.check.start == Start::Settled {
-            let guest = self.boot(Boot::invited()).await?;
-            guest.settle().await?;
+            let snapshot = self.setup.snapshot().await?;
+            let fork = snapshot.fork(self.check.name, &self.logs()).await?;
+            let machine = Arc::new(fork.machine);
+            self.machines.push(machine.clone());
+            let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
+            self.seen.push(guest.clone());
             guest.mark().await?;
             self.point("start", &guest).await?;
             self.settled = Some(guest);
@@ -146,26 +179,24 @@ impl Lab {
     }
 
     async fn machine(&mut self, boot: Boot) -> Result<Arc<Machine>, Failure> {
-        let number = self.bare.len() + 1;
-        let logs = self
-            .setup
-            .layout
-            .machine_logs()
-            .join(format!("{}-{number}", self.id));
-        let machine = Machine::boot(MachineSpec {
-            accelerator: self.setup.host.accel.chosen,
-            vsock: Some(self.setup.host.vsock.chosen),
-            disks: vec![
-                ExtraDisk::tools(self.setup.tools.clone()),
-                ExtraDisk::scratch(SCRATCH_MIB),
-            ],
+        let spec = MachineSpec {
             invite: boot.invited || self.breaks("invitation"),
-            ..MachineSpec::new(self.check.name, self.setup.image.disk.clone(), logs)
-        })
-        .await?;
+            ..self.setup.spec(self.check.name, self.logs())
+        };
+        let ticket = admission::enter(&spec).await.map_err(|e| {
+            Failure::Infrastructure(format!("cannot wait for room on this host: {e}"))
+        })?;
+        let mut machine = Machine::boot(spec).await?;
+        machine.hold(ticket);
         let machine = Arc::new(machine);
-        self.bare.push(machine.clone());
+        self.machines.push(machine.clone());
         Ok(machine)
+    }
+
+    /// The log folder of the next machine.
+    fn logs(&self) -> PathBuf {
+        let number = self.machines.len() + 1;
+        self.setup.layout.machine_logs().join(format!("{}-{number}", self.id))
     }
 
     /// A named moment of a story. Nothing happens here unless a test breaks something.
@@ -230,15 +261,9 @@ impl Lab {
 
     /// Ends all machines and hands over what they leave.
     pub async fn finish(self) -> Evidence {
-        let Lab {
-            setup,
-            settled,
-            seen,
-            bare,
-            ..
-        } = self;
+        let Lab { setup, settled, seen, machines, .. } = self;
         drop(settled);
-        evidence::collect(&setup, seen, bare).await
+        evidence::collect(&setup, seen, machines).await
     }
 }
 
