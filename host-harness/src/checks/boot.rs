@@ -35,10 +35,12 @@ async fn settled(guest: &Guest) -> Result<(), Failure> {
 }
 
 /// What a boot leaves that must not depend on which boot it was. Left out: `systemd-fsckd`, which
-/// ends by itself half a minute after the checks of the disks, and the mounts of credentials.
+/// ends by itself half a minute after the checks of the disks, and the mounts of credentials. udev goes on loading modules after
+/// systemd is done, so it is waited for.
 async fn portrait(guest: &Guest) -> Result<String, Failure> {
     guest
-        .sh("uname -r
+        .sh("udevadm settle --timeout=60
+             uname -r
              sed 's/ *$//' /proc/cmdline
              findmnt --real --noheadings --output TARGET,FSTYPE,OPTIONS
              lsblk --noheadings --output NAME,SIZE,FSTYPE /dev/vda

@@ -28,8 +28,10 @@ const SCANS: &[(&str, &str)] = &[
          find /etc /root /home /var /usr/lib/vexfs -xdev -type f -size -4096k -exec grep -lIF -e \"$secret\" {} +",
     ),
     (
-        "SSH host keys older than this boot",
-        "find /etc/ssh -name 'ssh_host_*' ! -newermt \"@$(awk '/^btime/ {print $2}' /proc/stat)\"",
+        "SSH host keys that were not made at this machine's first boot",
+        // The first boot writes the machine id, and then makes the keys. Times of files are compared
+        // with each other: the clock of a fork has been set since.
+        "find /etc/ssh -name 'ssh_host_*' ! -newer /etc/machine-id",
     ),
 ];
 

@@ -13,7 +13,7 @@ pub async fn mounts_and_stops(lab: &mut Lab) -> Result<(), Failure> {
     guest
         .sh(&format!(
             "mkdir -p /srv/vexfs
-             echo '{disk} /srv/vexfs {fstype} noauto 0 0' >> /etc/fstab
+             echo '{disk} /srv/vexfs {fstype} defaults,nofail 0 0' >> /etc/fstab
              systemctl restart vexfs.service"
         ))
         .await?;
