@@ -16,11 +16,19 @@ use super::{Snapshot, SnapshotError, admission};
 use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places};
 use crate::machine::{
-    DiskFormat, Launch, Machine, MachineEvent, MachineSpec, RunDir, VsockBackend, overlay,
+    Death, DiskFormat, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
+    VsockBackend, overlay,
 };
 
 /// How long a fork may take until its agent answers; a third of a second on an idle host.
 const COMING_TO_LIFE: Duration = Duration::from_secs(30);
+
+/// Threads that copy memory. QEMU needs half of one processor meanwhile; a second thread is what
+/// the smallest host has left.
+const COPIERS: usize = 2;
+
+/// How often a fork is tried whose vsock daemon fails before the fork is handed out.
+const ATTEMPTS: u32 = 3;
 
 /// Bytes of fresh randomness for each fork: without them, all would draw the same numbers.
 const ENTROPY: usize = 64;
@@ -80,6 +88,25 @@ impl Snapshot {
         let ticket = admission::enter(&spec)
             .await
             .map_err(SnapshotError::io("cannot wait for room on this host"))?;
+        let mut attempt = 1;
+        loop {
+            match self.fork_once(spec.clone()).await {
+                // The daemon is not ours, and nothing has been asked of the guest yet.
+                Err(SnapshotError::Machine(MachineError::Died(Death::VsockLost { .. })))
+                    if attempt < ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+                Ok(mut fork) => {
+                    fork.machine.hold((ticket, self.lease.clone()));
+                    return Ok(fork);
+                }
+            }
+        }
+    }
+
+    async fn fork_once(&self, spec: MachineSpec) -> Result<Fork, SnapshotError> {
         let begin = Instant::now();
         let mut timing = Timing::default();
         let run = Arc::new(RunDir::create().await?);
@@ -95,9 +122,8 @@ impl Snapshot {
             secret: self.manifest.spec.invite.then(|| self.secret.clone()),
             incoming: Some(OwnedFd::from(state)),
         };
-        let mut machine = launch.start().await?;
+        let machine = launch.start().await?;
         timing.qemu = begin.elapsed();
-        machine.hold((ticket, self.lease.clone()));
 
         machine.begin_restoring().await?;
         // QEMU reads the state only now, when memory is complete: devices look into it.
@@ -125,7 +151,11 @@ impl Snapshot {
         timing.plugged = begin.elapsed();
         let agent = machine.agent(COMING_TO_LIFE).await?;
         timing.answered = begin.elapsed();
-        arrive(&agent).await?;
+        tokio::select! {
+            biased;
+            death = machine.died() => return Err(MachineError::Died(death).into()),
+            arrived = arrive(&agent) => arrived?,
+        }
         timing.ready = begin.elapsed();
         Ok(Fork {
             machine,
@@ -182,7 +212,7 @@ impl Snapshot {
         let (from, to) = open().map_err(SnapshotError::io(what.clone()))?;
         let copying = tokio::task::spawn_blocking(move || {
             let begin = Instant::now();
-            ram::copy(&from, &to, Zeros::Copy, 1).map_err(SnapshotError::io(what))?;
+            ram::copy(&from, &to, Zeros::Copy, COPIERS).map_err(SnapshotError::io(what))?;
             Ok(begin.elapsed())
         });
         Ok((Ram::File { path, shared: true }, Some(copying)))

@@ -64,14 +64,23 @@ pub(super) struct Making {
     /// Where its files go; removed if it is not published.
     draft: tempfile::TempDir,
     place: PathBuf,
-    /// A draft is large: it goes, even if we are killed.
-    holder: keeper::Child,
+    /// Removes the draft when we are killed: it is large.
+    holder: Option<keeper::Child>,
 }
 
 impl Making {
     /// The directory to put the files into (mode 0700).
     pub(super) fn dir(&self) -> &Path {
         self.draft.path()
+    }
+
+    /// Sees to it that the draft goes even if this process is killed.
+    pub(super) async fn keep(&mut self) -> io::Result<()> {
+        let holder = keeper::Kept::new("sleep")
+            .arg("infinity")
+            .remove_after(self.dir());
+        self.holder = Some(holder.spawn().await?);
+        Ok(())
     }
 
     /// Makes the files appear under the snapshot's name, and turns the right to make it into the
@@ -140,16 +149,11 @@ impl Store {
                 let draft = tempfile::Builder::new()
                     .prefix(".draft-")
                     .tempdir_in(&self.dir)?;
-                let holder = keeper::Kept::new("sleep")
-                    .arg("infinity")
-                    .remove_after(draft.path())
-                    .spawn()
-                    .await?;
                 return Ok(Claim::Make(Box::new(Making {
                     lock,
                     draft,
                     place,
-                    holder,
+                    holder: None,
                 })));
             }
             tokio::time::sleep(LOOK).await;
@@ -314,3 +318,6 @@ fn size(dir: &Path) -> io::Result<u64> {
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests;
