@@ -70,13 +70,73 @@ fn empty_block(block: u64, owner: u32, generation: u32) -> Vec<u8> {
 }
 
 impl Check {
-    /// Walks all directories that can be reached from the root.
-    pub(super) fn names(&mut self) -> Result<(), Flaw> {
-        let mut waiting = vec![ROOT_INO];
-        let mut seen = HashSet::from([ROOT_INO]);
+    /// Walks all directories that can be reached from `top`, which `seen` does not hold yet.
+    fn walk(&mut self, top: u32, seen: &mut HashSet<u32>) -> Result<(), Flaw> {
+        seen.insert(top);
+        let mut waiting = vec![top];
         while let Some(dir) = waiting.pop() {
-            let below = self.directory(dir, &mut seen)?;
+            let below = self.directory(dir, seen)?;
             waiting.extend(below);
+        }
+        Ok(())
+    }
+
+    /// Walks everything from the root, reconnects what has no name, and counts links.
+    pub(super) fn names(&mut self) -> Result<(), Flaw> {
+        let mut seen = HashSet::new();
+        self.walk(ROOT_INO, &mut seen)?;
+        self.lost(&mut seen)?;
+        self.links();
+        Ok(())
+    }
+
+    /// Whether an inode ought to have a name and has none.
+    fn is_lost(&self, ino: u32) -> bool {
+        let Some(known) = self.known.get(&ino) else {
+            return false;
+        };
+        ino != ROOT_INO && known.names == 0 && !(known.orphan && known.links == 0)
+    }
+
+    /// Finds and reconnects what no name leads to. What is below a lost directory is found through
+    /// it, so only its top is given a name.
+    fn lost(&mut self, seen: &mut HashSet<u32>) -> Result<(), Flaw> {
+        let all: Vec<u32> = self
+            .known
+            .keys()
+            .copied()
+            .filter(|&ino| self.is_lost(ino))
+            .collect();
+        let is_dir = |check: &Self, ino: u32| check.known.get(&ino).is_some_and(Known::is_dir);
+        let parent_lost = |check: &Self, ino: u32| {
+            check
+                .known
+                .get(&ino)
+                .is_some_and(|known| check.is_lost(known.parent))
+        };
+        let mut tops: Vec<u32> = all
+            .iter()
+            .copied()
+            .filter(|&ino| is_dir(self, ino) && !parent_lost(self, ino))
+            .collect();
+        for &top in &tops {
+            self.walk(top, seen)?;
+        }
+        // Directories that are each other's parent, and then files.
+        for dirs in [true, false] {
+            for &ino in &all {
+                if is_dir(self, ino) == dirs && self.is_lost(ino) && !tops.contains(&ino) {
+                    tops.push(ino);
+                    if dirs {
+                        self.walk(ino, seen)?;
+                    }
+                }
+            }
+        }
+        for ino in tops {
+            if self.found("lost", format!("inode {ino} is in use and has no name")) {
+                self.reconnect(ino)?;
+            }
         }
         Ok(())
     }
@@ -211,35 +271,8 @@ impl Check {
         }
     }
 
-    /// Link counts, and files that have no name at all.
-    pub(super) fn links(&mut self) -> Result<(), Flaw> {
-        let lost: Vec<u32> = self
-            .known
-            .iter()
-            .filter(|(ino, k)| **ino != ROOT_INO && k.names == 0 && !(k.orphan && k.links == 0))
-            .map(|(ino, _)| *ino)
-            .collect();
-        // What is below a lost directory is found through it, so only its top is reconnected.
-        let mut tops: Vec<u32> = Vec::new();
-        let mut seen: HashSet<u32> = lost.iter().copied().collect();
-        for &ino in &lost {
-            if self.known.get(&ino).is_some_and(Known::is_dir) {
-                let mut waiting = vec![ino];
-                while let Some(dir) = waiting.pop() {
-                    waiting.extend(self.directory(dir, &mut seen)?);
-                }
-            }
-        }
-        for ino in lost {
-            if self.known.get(&ino).is_some_and(|known| known.names == 0) {
-                tops.push(ino);
-            }
-        }
-        for ino in tops {
-            if self.found("lost", format!("inode {ino} is in use and has no name")) {
-                self.reconnect(ino)?;
-            }
-        }
+    /// Link counts.
+    fn links(&mut self) {
         let all: Vec<(u32, Known)> = self.known.iter().map(|(i, k)| (*i, k.clone())).collect();
         for (ino, known) in all {
             if known.orphan && known.links == 0 {
@@ -257,7 +290,6 @@ impl Check {
                 }
             }
         }
-        Ok(())
     }
 
     /// Gives a lost inode the name `#number` in the root directory.
