@@ -6,6 +6,13 @@ use crate::lab::{Failure, Lab};
 pub async fn load(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
     let module = lab.source().module.clone();
+    // The image's service has loaded it at boot: that would make any modprobe a success.
+    guest
+        .sh(&format!(
+            "systemctl stop vexfs.service; modprobe --remove {module}"
+        ))
+        .await?;
+    guest.expect_module(&module, false).await?;
     guest.sh(&format!("modprobe {module}")).await?;
     guest.expect_module(&module, true).await?;
     let shown = guest

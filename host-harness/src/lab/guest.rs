@@ -101,10 +101,13 @@ impl Guest {
         client: Client,
         patience: Duration,
     ) -> Result<Guest, Failure> {
-        let info = client.info(FIRST_ANSWER).await.map_err(|source| Failure::Agent {
-            doing: "ask for the system's facts".to_owned(),
-            source,
-        })?;
+        let info = client
+            .info(FIRST_ANSWER)
+            .await
+            .map_err(|source| Failure::Agent {
+                doing: "ask for the system's facts".to_owned(),
+                source,
+            })?;
         Ok(Guest(Arc::new(Inner {
             machine,
             client,

@@ -63,7 +63,10 @@ impl Setup {
         MachineSpec {
             accelerator: self.host.accel.chosen,
             vsock: Some(self.host.vsock.chosen),
-            disks: vec![ExtraDisk::tools(self.tools.clone()), ExtraDisk::scratch(SCRATCH_MIB)],
+            disks: vec![
+                ExtraDisk::tools(self.tools.clone()),
+                ExtraDisk::scratch(SCRATCH_MIB),
+            ],
             ..MachineSpec::new(name, self.image.disk.clone(), logs)
         }
     }
@@ -74,14 +77,19 @@ impl Setup {
     /// When the image does not come up.
     pub async fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
         let variant = &self.image.manifest.variant;
-        let logs = self.layout.machine_logs().join(format!("{variant}-snapshot"));
+        let logs = self
+            .layout
+            .machine_logs()
+            .join(format!("{variant}-snapshot"));
         let agent = self.image.manifest.programs.get("vexfs-agent");
         let recipe = Recipe {
             spec: self.spec("snapshot", logs),
             image_digest: self.image.manifest.disk.sha256.clone(),
             agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
         };
-        Store::open(self.layout.snapshots(), DEFAULT_CAP)?.snapshot(&recipe, |_| {}).await
+        Store::open(self.layout.snapshots(), DEFAULT_CAP)?
+            .snapshot(&recipe, |_| {})
+            .await
     }
 }
 
@@ -196,7 +204,10 @@ impl Lab {
     /// The log folder of the next machine.
     fn logs(&self) -> PathBuf {
         let number = self.machines.len() + 1;
-        self.setup.layout.machine_logs().join(format!("{}-{number}", self.id))
+        self.setup
+            .layout
+            .machine_logs()
+            .join(format!("{}-{number}", self.id))
     }
 
     /// A named moment of a story. Nothing happens here unless a test breaks something.
@@ -261,7 +272,13 @@ impl Lab {
 
     /// Ends all machines and hands over what they leave.
     pub async fn finish(self) -> Evidence {
-        let Lab { setup, settled, seen, machines, .. } = self;
+        let Lab {
+            setup,
+            settled,
+            seen,
+            machines,
+            ..
+        } = self;
         drop(settled);
         evidence::collect(&setup, seen, machines).await
     }

@@ -22,7 +22,8 @@ pub struct Red {
 #[rustfmt::skip]
 pub const CASES: &[Red] = &[
     Red { name: "failed_unit", check: "settles", point: "booted", title: "`degraded`",
-          script: "systemd-run --quiet --unit=broken --wait false && exit 1; true" },
+          script: "printf '[Service]\\nExecStart=/bin/false\\n' > /run/systemd/system/broken.service
+                   systemctl daemon-reload; systemctl start --no-block broken.service" },
     Red { name: "second_boot_differs", check: "boots_twice", point: "booted", title: "second boot is not like the first",
           script: "systemd-run --quiet --unit=odd-$(cut -c1-8 /proc/sys/kernel/random/boot_id) sleep 600" },
     Red { name: "somebody_listens", check: "uninvited_silence", point: "invitation", title: "somebody answers",
@@ -32,19 +33,19 @@ pub const CASES: &[Red] = &[
     Red { name: "any_secret_will_do", check: "wrong_secret_refused", point: "secret", title: "wrong secret was not refused",
           script: "" },
     Red { name: "wrong_module", check: "module_load", point: "start", title: "version magic",
-          script: "sed -i 's/vermagic=6/vermagic=5/' /lib/modules/$(uname -r)/extra/vexfs/vexfs.ko" },
+          script: "sed -i 's/mod_unload modversions/mod_unload nodversions/' /lib/modules/$(uname -r)/extra/vexfs/vexfs.ko" },
     Red { name: "missing_module", check: "module_load", point: "start", title: "`modprobe vexfs` exited with",
           script: "rm /lib/modules/$(uname -r)/extra/vexfs/vexfs.ko; depmod" },
     Red { name: "module_in_use", check: "module_unload", point: "unmounted", title: "`modprobe --remove vexfs` exited with",
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs" },
     Red { name: "module_talks", check: "module_unload", point: "unmounted", title: "unloading was not silent",
           script: "modprobe --remove vexfs; modprobe vexfs nonsense=1" },
-    Red { name: "unmountable_disk", check: "mkfs_mount", point: "start", title: "mount -t vexfs",
+    Red { name: "unmountable_disk", check: "mkfs_mount", point: "start", title: "no VexFS here",
           script: "rm /usr/sbin/mkfs.vexfs; printf '#!/bin/sh\\n' > /usr/sbin/mkfs.vexfs; chmod +x /usr/sbin/mkfs.vexfs" },
     Red { name: "corrupted_file", check: "write_remount_compare", point: "unmounted", title: "content differs after a remount",
-          script: "disk=/dev/disk/by-id/virtio-vexfs-scratch
-                   at=$(head -c 64M $disk | grep -abo VEXFS-CHECK-MARK | head -n 1 | cut -d: -f1)
-                   printf X | dd of=$disk bs=1 seek=$at conv=notrunc,fsync status=none" },
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs
+                   printf X | dd of=/mnt/vexfs/deep/er/file-65536 bs=1 seek=40000 conv=notrunc,fsync status=none
+                   umount /mnt/vexfs" },
     Red { name: "missing_vexctl", check: "vexctl_status", point: "start", title: "`vexctl --version` exited with",
           script: "rm /usr/sbin/vexctl" },
     Red { name: "idle_service", check: "service", point: "start", title: "did not mount what fstab names",
