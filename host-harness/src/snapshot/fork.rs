@@ -23,10 +23,6 @@ use crate::machine::{
 /// How long a fork may take until its agent answers; a third of a second on an idle host.
 const COMING_TO_LIFE: Duration = Duration::from_secs(30);
 
-/// Threads that copy memory. QEMU needs half of one processor meanwhile; a second thread is what
-/// the smallest host has left.
-const COPIERS: usize = 2;
-
 /// How often a fork is tried whose vsock daemon fails before the fork is handed out.
 const ATTEMPTS: u32 = 3;
 
@@ -212,7 +208,8 @@ impl Snapshot {
         let (from, to) = open().map_err(SnapshotError::io(what.clone()))?;
         let copying = tokio::task::spawn_blocking(move || {
             let begin = Instant::now();
-            ram::copy(&from, &to, Zeros::Copy, COPIERS).map_err(SnapshotError::io(what))?;
+            // One thread: a second takes from QEMU's start what it saves here.
+            ram::copy(&from, &to, Zeros::Copy, 1).map_err(SnapshotError::io(what))?;
             Ok(begin.elapsed())
         });
         Ok((Ram::File { path, shared: true }, Some(copying)))

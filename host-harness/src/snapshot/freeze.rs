@@ -28,22 +28,11 @@ const LAST_ORDERS: &[&[&str]] = &[
     // others in the middle of a check.
     &["systemctl", "stop", "*.timer"],
     &["sync"],
-    // What no process has mapped would be copied for every fork and read by few. Free memory goes
-    // back to the host page by page, for once, instead of in blocks of 2 MiB.
-    &[
-        "sh",
-        "-c",
-        "echo 0 > /sys/module/page_reporting/parameters/page_reporting_order",
-    ],
+    // What no process has mapped would be copied for every fork and read by few; and free memory
+    // goes back to the host in blocks of 2 MiB only.
     &["sh", "-c", "echo 3 > /proc/sys/vm/drop_caches"],
+    &["sh", "-c", "echo 1 > /proc/sys/vm/compact_memory"],
 ];
-
-/// What is done when free memory has gone back. Reporting page by page would slow a fork down.
-const VERY_LAST_ORDERS: &[&[&str]] = &[&[
-    "sh",
-    "-c",
-    "echo 9 > /sys/module/page_reporting/parameters/page_reporting_order",
-]];
 
 impl Store {
     /// The snapshot of a recipe: the one in the store, or a new one if there is none (or none that
@@ -185,6 +174,7 @@ async fn settle(machine: &Machine, note: &impl Fn(&str)) -> Result<(), String> {
     for words in LAST_ORDERS {
         order(machine, &client, words).await?;
     }
+    drop(client);
     // The guest reports free memory every two seconds; when the file shrinks no more, it is done.
     let allocated = || std::fs::metadata(machine.run_dir().ram_file()).map_or(0, |m| m.blocks());
     let begin = Instant::now();
@@ -196,9 +186,6 @@ async fn settle(machine: &Machine, note: &impl Fn(&str)) -> Result<(), String> {
         if now + 2048 < best.0 {
             best = (now, Instant::now());
         }
-    }
-    for words in VERY_LAST_ORDERS {
-        order(machine, &client, words).await?;
     }
     Ok(())
 }

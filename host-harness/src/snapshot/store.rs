@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -147,6 +147,7 @@ impl Store {
                 }
                 remove(&place)?;
                 let draft = tempfile::Builder::new()
+                    .permissions(std::fs::Permissions::from_mode(0o700))
                     .prefix(".draft-")
                     .tempdir_in(&self.dir)?;
                 return Ok(Claim::Make(Box::new(Making {
