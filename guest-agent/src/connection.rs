@@ -68,7 +68,10 @@ where
     match ending {
         // A host that has heard enough may close while something is still on its way to it.
         Err(Ending::Frame(FrameError::Io(error)))
-            if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+            if matches!(
+                error.kind(),
+                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+            ) =>
         {
             Ok(())
         }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, Metadata, ReadDir};
 use std::io::{self, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -62,14 +62,22 @@ pub async fn put(path: GuestPath, mode: u32, inlet: &mut Inlet) -> Result<Reply,
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let beside = directory.join(format!(".vexfs-put.{}.{number}", std::process::id()));
 
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)
-        .await
-        .map_err(|error| failed("create a file beside", &error))?;
-    let mut temporary = Temporary(Some(beside.clone()));
+    // File and guard in one step: when this hangs, and nobody waits for it any more by the time it
+    // does not, what it made is removed all the same.
+    let (file, mut temporary) = off_thread({
+        let (beside, path) = (beside.clone(), path.clone());
+        move || {
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&beside)
+                .map_err(|error| Fault::from_io(format!("create a file beside {path}"), &error))?;
+            Ok((file, Temporary(Some(beside))))
+        }
+    })
+    .await?;
+    let mut file = File::from_std(file);
     let mut bytes = 0;
     loop {
         match inlet.next().await {

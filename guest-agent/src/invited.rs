@@ -28,11 +28,6 @@ const SETTINGS: &[Setting] = &[
         path: "kernel/printk",
         value: "7 4 1 7",
     },
-    // 120 s is longer than any check waits.
-    Setting {
-        path: "kernel/hung_task_timeout_secs",
-        value: "20",
-    },
 ];
 
 /// Sets them all; says which did not take, and goes on.

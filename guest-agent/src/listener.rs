@@ -2,16 +2,17 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::AGENT_PORT;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
-use crate::{Agent, connection, log};
+use crate::{Agent, connection, log, raw};
 
 /// Connections at once. The host needs one; a few more while one that died is still being noticed.
 const MOST_CONNECTIONS: usize = 16;
@@ -33,6 +34,10 @@ pub trait Door {
 
     /// The next connection and the CID it comes from. Cancel-safe.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, u32)>>;
+
+    /// Becomes ready when the ground is pulled from under a connection in a way that reading from it
+    /// does not show.
+    fn broken(stream: &Self::Stream) -> impl Future<Output = ()> + Send + 'static;
 }
 
 impl Door for VsockListener {
@@ -41,6 +46,23 @@ impl Door for VsockListener {
     async fn accept(&self) -> io::Result<(VsockStream, u32)> {
         let (stream, address) = Self::accept(self).await?;
         Ok((stream, address.cid()))
+    }
+
+    /// When the vsock device is unplugged, the kernel reports an error on its connections and nothing
+    /// else (virtio_vsock_reset_sock of 6.1: no hang-up, not readable), and tokio wakes no reader for
+    /// that. What the host had started would run on.
+    fn broken(stream: &VsockStream) -> impl Future<Output = ()> + Send + 'static {
+        let watched = stream
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|fd| raw::watch(fd, Interest::ERROR));
+        async move {
+            match watched {
+                // An error here is one of the runtime's own, and it says nothing of the connection.
+                Ok(fd) if fd.ready(Interest::ERROR).await.is_ok() => {}
+                _ => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -102,9 +124,13 @@ async fn serve_all<D: Door>(
             continue;
         }
         let agent = Arc::clone(agent);
+        let broken = D::broken(&stream);
         connections.spawn(async move {
-            if let Err(ending) = connection::serve(stream, agent).await {
-                log::warn(format_args!("connection closed: {ending}"));
+            tokio::select! {
+                ending = connection::serve(stream, agent) => if let Err(ending) = ending {
+                    log::warn(format_args!("connection closed: {ending}"));
+                },
+                () = broken => log::info("connection closed: the device is gone"),
             }
         });
     }
@@ -139,6 +165,10 @@ mod tests {
                 Some(accepted) => accepted,
                 None => std::future::pending().await,
             }
+        }
+
+        fn broken(_: &DuplexStream) -> impl Future<Output = ()> + Send + 'static {
+            std::future::pending()
         }
     }
 

@@ -94,7 +94,12 @@ pub fn loaded() -> Result<Vec<ModuleInfo>, Fault> {
         Ok(modules) => modules,
         // A kernel built without modules.
         Err(procfs::ProcError::NotFound(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(Fault::new(FaultKind::System, format!("/proc/modules: {error}"))),
+        Err(error) => {
+            return Err(Fault::new(
+                FaultKind::System,
+                format!("/proc/modules: {error}"),
+            ));
+        }
     };
     let mut modules: Vec<_> = modules
         .into_values()

@@ -171,7 +171,11 @@ async fn a_deadline_kills_the_whole_family() {
     for pid in output.stdout_text().lines() {
         assert!(!alive(pid), "{pid}");
     }
-    assert!(output.ending().starts_with("was killed at its deadline after 0."));
+    assert!(
+        output
+            .ending()
+            .starts_with("was killed at its deadline after 0.")
+    );
 }
 
 #[tokio::test]
@@ -295,7 +299,8 @@ async fn side_by_side_up_to_a_limit() {
 #[tokio::test]
 async fn a_terminal_is_one() {
     let Pair { client, .. } = pair().await;
-    let spec = sh("stty size; tty -s && echo yes; read line; stty size; echo got $line >&2; sleep 99");
+    let spec =
+        sh("stty size; tty -s && echo yes; read line; stty size; echo got $line >&2; sleep 99");
     let mut session = client.start(spec.terminal(33, 111), AMPLE).await.unwrap();
     let input = session.input();
     let mut answered = false;
