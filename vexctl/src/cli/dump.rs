@@ -45,12 +45,12 @@ const KINDS: [(u32, &str); 6] = [
 
 fn print(value: &serde_json::Value, format: Format) {
     match (format, value.as_object()) {
-        (Format::Human, Some(fields)) => {
+        (Format::Json, _) | (_, None) => print_json(value),
+        (_, Some(fields)) => {
             fields
                 .iter()
                 .for_each(|(key, value)| println!("{key}: {value}"));
         }
-        _ => print_json(value),
     }
 }
 

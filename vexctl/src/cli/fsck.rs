@@ -1,6 +1,6 @@
 //! `vexctl fsck`, `fsck.vexfs`; exit codes as fsck(8).
 
-use super::{Format, print_json};
+use super::{Format, print_json, table};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vexctl::fsck::{Report, check};
@@ -51,6 +51,13 @@ pub fn run(args: &Args, format: Format) -> ExitCode {
         Ok(report) => {
             match format {
                 Format::Human => print(&args.device, &report, args.yes),
+                Format::Table | Format::Compact => {
+                    let row = |f: &vexctl::fsck::Finding| {
+                        vec![f.kind.to_owned(), f.repaired.to_string(), f.what.clone()]
+                    };
+                    let rows: Vec<_> = report.findings.iter().map(row).collect();
+                    table::print(format, &["kind", "repaired", "what"], &rows);
+                }
                 Format::Json => print_json(&serde_json::json!({
                     "device": args.device, "report": report, "exit_code": report.exit_code(),
                 })),

@@ -1,6 +1,6 @@
 //! `vexctl info`: what a device holds, also in the form udev rules import.
 
-use super::{Format, human_size, print_json};
+use super::{Format, human_size, print_json, table};
 use std::path::PathBuf;
 use vexctl::image::Image;
 use vexctl::ondisk::{BLOCK_SIZE, STATE_CLEAN, STATE_ERRORS};
@@ -62,6 +62,15 @@ pub fn run(args: &Args, format: Format) -> anyhow::Result<()> {
             "made": s.mkfs_time.get(), "mounted": s.mount_time.get(),
             "mount_count": s.mount_count.get(), "error_count": s.error_count.get(),
         })),
+        Format::Table | Format::Compact => {
+            let device = args.device.display().to_string();
+            let row = vec![device, label, uuid, human_size(bytes), state.to_owned()];
+            table::print(
+                format,
+                &["device", "label", "uuid", "size", "state"],
+                &[row],
+            );
+        }
         Format::Human => {
             println!(
                 "{}: VexFS version {}",

@@ -105,7 +105,7 @@ pub fn run(args: &Args, format: Format, quiet: bool) -> anyhow::Result<()> {
             "bytes": geometry.blocks * BLOCK_SIZE as u64, "groups": geometry.groups,
             "inodes": inodes, "journal_bytes": u64::from(geometry.journal_blocks) * 4096,
         })),
-        Format::Human => println!(
+        _ => println!(
             "{path}: VexFS of {}, {} groups, {inodes} inodes, {} journal, UUID {}",
             human_size(geometry.blocks * BLOCK_SIZE as u64),
             geometry.groups,

@@ -1,6 +1,7 @@
 //! The command line: what is asked, in which form the answer goes out, and how it ends.
 
 mod config;
+mod documents;
 mod dump;
 mod fsck;
 mod info;
@@ -8,6 +9,7 @@ mod log;
 mod mkfs;
 mod service;
 mod status;
+mod table;
 mod vector;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 
 /// Exit codes, also in `vexctl --help`; `fsck.vexfs` has those of fsck(8).
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, stderr says why and what to do; \
-    2 wrong usage. fsck ends as fsck(8): 0 sound, 1 repaired, 4 damage left, 8 failed, 16 usage.";
+    2 wrong usage; 124 time over. fsck ends as fsck(8): 0 sound, 1 repaired, 4 damage left, 8 failed, 16 usage.";
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -26,6 +28,10 @@ pub enum Format {
     Human,
     /// One JSON document, stable.
     Json,
+    /// Columns under a heading.
+    Table,
+    /// One line for each thing, fields apart by a tab, no heading.
+    Compact,
 }
 
 /// What every subcommand understands.
@@ -40,6 +46,9 @@ pub struct Common {
     /// Say more.
     #[arg(short, long, global = true)]
     pub verbose: bool,
+    /// Give up after this many seconds, with exit code 124.
+    #[arg(long, global = true, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
     /// The configuration file.
     #[arg(long, global = true, default_value = vexctl::config::DEFAULT_PATH)]
     pub config: PathBuf,
@@ -72,6 +81,16 @@ enum Command {
     Vector(vector::Action),
     /// Read and check the configuration.
     Config,
+    /// Completions for a shell, to stdout.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Manual pages, into a directory.
+    Man {
+        /// The directory; made if need be.
+        into: PathBuf,
+    },
     /// Mount what fstab and the configuration name (for vexfs.service).
     MountHelper,
     /// Unmount it again (for vexfs.service).
@@ -127,6 +146,9 @@ pub fn main() -> ExitCode {
         _ => {}
     }
     let Vexctl { common, command } = Vexctl::parse();
+    if let Some(seconds) = common.timeout {
+        give_up_after(seconds);
+    }
     report(match command {
         Command::Status(args) => status::run(&args, common.format),
         Command::Mkfs(args) => mkfs::run(&args, common.format, common.quiet),
@@ -135,9 +157,20 @@ pub fn main() -> ExitCode {
         Command::Dump(args) => dump::run(&args, common.format),
         Command::Vector(action) => vector::run(&action, common.format, common.quiet),
         Command::Config => config::run(&common.config, common.format),
+        Command::Completions { shell } => documents::completions(shell),
+        Command::Man { into } => documents::manual(&into),
         Command::MountHelper => service::mount(&common),
         Command::UmountHelper => service::unmount(&common),
     })
+}
+
+/// Ends the program when its time is over, whatever system call it sits in.
+fn give_up_after(seconds: u64) {
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(seconds));
+        eprintln!("vexctl: not done after {seconds} s (--timeout): `dmesg` may say why");
+        std::process::exit(124);
+    });
 }
 
 /// Writes a JSON document to stdout.

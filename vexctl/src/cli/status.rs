@@ -1,9 +1,9 @@
 //! `vexctl status [MOUNT]`.
 
-use super::{Format, human_size, module_version, print_json};
+use super::{Format, human_size, module_version, print_json, table};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vexctl::mounts::{self, Entry};
 
 /// Which file system.
@@ -13,11 +13,20 @@ pub struct Args {
     mount: Option<PathBuf>,
 }
 
+/// What the module says of itself, and where (`/sys/fs/vexfs/<device>/`).
+const SYSFS: [(&str, &str); 5] = [
+    ("vectors", "vectors"),
+    ("vector_cache_bytes", "vector_cache_bytes"),
+    ("vector_cache_hits", "vector_cache_hits"),
+    ("vector_cache_misses", "vector_cache_misses"),
+    ("errors", "errors"),
+];
+
 fn describe(entry: &Entry) -> anyhow::Result<Value> {
     let st = nix::sys::statvfs::statvfs(&entry.target)
         .with_context(|| format!("statvfs of {}", entry.target.display()))?;
     let unit = st.fragment_size();
-    Ok(json!({
+    let mut value = json!({
         "device": entry.source,
         "mount": entry.target,
         "options": entry.options,
@@ -27,7 +36,33 @@ fn describe(entry: &Entry) -> anyhow::Result<Value> {
         "available_bytes": st.blocks_available() * unit,
         "inodes": st.files(),
         "free_inodes": st.files_free(),
-    }))
+    });
+    let name = Path::new(&entry.source).file_name().unwrap_or_default();
+    for (key, file) in SYSFS {
+        let path = Path::new("/sys/fs/vexfs").join(name).join(file);
+        let number = std::fs::read_to_string(path)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
+        value[key] = number.into();
+    }
+    Ok(value)
+}
+
+fn row(mount: &Value) -> Vec<String> {
+    let size = |key: &str| human_size(mount[key].as_u64().unwrap_or(0));
+    let text = |key: &str| match &mount[key] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    vec![
+        text("device"),
+        text("mount"),
+        size("size_bytes"),
+        size("free_bytes"),
+        text("free_inodes"),
+        text("vectors"),
+        text("errors"),
+    ]
 }
 
 fn print(mount: &Value) {
@@ -45,6 +80,14 @@ fn print(mount: &Value) {
         human_size(number("size_bytes")),
         number("free_inodes"),
         number("inodes"),
+    );
+    println!(
+        "  {} vectors, cache {} with {} hits and {} misses; {} errors",
+        number("vectors"),
+        human_size(number("vector_cache_bytes")),
+        number("vector_cache_hits"),
+        number("vector_cache_misses"),
+        number("errors"),
     );
 }
 
@@ -72,6 +115,22 @@ pub fn run(args: &Args, format: Format) -> anyhow::Result<()> {
             "module": { "loaded": version.is_some(), "version": version },
             "mounts": described,
         })),
+        Format::Table | Format::Compact => {
+            let heading = [
+                "device",
+                "mount",
+                "size",
+                "free",
+                "free inodes",
+                "vectors",
+                "errors",
+            ];
+            table::print(
+                format,
+                &heading,
+                &described.iter().map(row).collect::<Vec<_>>(),
+            );
+        }
         Format::Human => {
             match &version {
                 Some(version) => println!("vexfs module {version} loaded"),

@@ -1,6 +1,6 @@
 //! `vexctl vector put|get|rm|import|search`.
 
-use super::{Format, print_json};
+use super::{Format, print_json, table};
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
@@ -277,7 +277,15 @@ pub fn run(action: &Action, format: Format, quiet: bool) -> anyhow::Result<()> {
                         "score_bits": format!("{:016x}", hit.score.to_bits()),
                     })).collect::<Vec<_>>(),
                 })),
-                _ => {
+                Format::Table | Format::Compact => {
+                    let row = |hit: &Hit| {
+                        let place = place(hit).display().to_string();
+                        vec![format!("{:.6}", hit.score), hit.ino.to_string(), place]
+                    };
+                    let rows: Vec<_> = hits.iter().map(row).collect();
+                    table::print(format, &["score", "inode", "path"], &rows);
+                }
+                Format::Human => {
                     hits.iter()
                         .for_each(|hit| println!("{:<12.6} {}", hit.score, place(hit).display()));
                     if !quiet {
