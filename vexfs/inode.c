@@ -102,6 +102,24 @@ void vexfs_set_ops(struct inode *inode)
 	}
 }
 
+/*
+ * An inode read again may have changes that are not committed yet: fsync(2) waits for the newest
+ * transaction there is.
+ */
+static void vexfs_set_sync_tid(struct inode *inode)
+{
+	journal_t *journal = VEXFS_SB(inode->i_sb)->journal;
+	transaction_t *transaction;
+	tid_t tid;
+
+	read_lock(&journal->j_state_lock);
+	transaction = journal->j_running_transaction ? : journal->j_committing_transaction;
+	tid = transaction ? transaction->t_tid : journal->j_commit_sequence;
+	read_unlock(&journal->j_state_lock);
+	VEXFS_I(inode)->sync_tid = tid;
+	VEXFS_I(inode)->datasync_tid = tid;
+}
+
 struct inode *vexfs_iget(struct super_block *sb, u32 ino)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
@@ -142,6 +160,7 @@ struct inode *vexfs_iget(struct super_block *sb, u32 ino)
 	}
 	vexfs_fill_inode(inode, raw);
 	brelse(bh);
+	vexfs_set_sync_tid(inode);
 	vexfs_set_ops(inode);
 	unlock_new_inode(inode);
 	return inode;

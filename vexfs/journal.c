@@ -99,12 +99,30 @@ static int vexfs_journal_bmap(journal_t *journal, sector_t *block)
 	return 0;
 }
 
+/* A journal with something in it must be replayed, which a write-protected device forbids. */
+static int vexfs_journal_usable(struct super_block *sb)
+{
+	struct buffer_head *bh;
+	bool empty;
+
+	if (!bdev_read_only(sb->s_bdev))
+		return 0;
+	bh = sb_bread(sb, le64_to_cpu(VEXFS_SB(sb)->super->s_journal_start));
+	if (!bh)
+		return -EIO;
+	empty = !((journal_superblock_t *)bh->b_data)->s_start;
+	brelse(bh);
+	return empty ? 0 : -EROFS;
+}
+
 int vexfs_journal_open(struct super_block *sb)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
 	journal_t *journal;
-	int err;
+	int err = vexfs_journal_usable(sb);
 
+	if (err)
+		return err;
 	journal = jbd2_journal_init_dev(sb->s_bdev, sb->s_bdev,
 					le64_to_cpu(sbi->super->s_journal_start),
 					le32_to_cpu(sbi->super->s_journal_blocks),
