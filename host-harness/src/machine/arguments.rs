@@ -181,7 +181,9 @@ impl Arguments {
         self.add("-display", "none");
         self.add(
             "-machine",
-            format!("q35,memory-backend={},vmport=off", ids::RAM),
+            // Without graphics SeaBIOS speaks on the serial console: that no disk could be booted is
+            // said by nobody else.
+            format!("q35,memory-backend={},vmport=off,graphics=off", ids::RAM),
         );
         match spec.accelerator {
             Accelerator::Tcg => {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::machine::{Accelerator, DirectKernel, DiskContent, ExtraDisk, MachineSpec, Version};
 
 /// Raise it when what is frozen, or how, changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a snapshot is made of.
 #[derive(Debug, Clone)]

@@ -186,17 +186,12 @@ fn damaged_image() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let image = disguise(dir.path(), &[0; 1 << 20])?;
     let disk = image.join("vexfs-minimal-1.0.0.qcow2");
-    fs::write(&disk, [1; 1 << 20])?;
-    expect(
-        {
-            let mut command = vexfs_images(&["validate"]);
-            command.arg(&image);
-            command
-        },
-        75,
-        &["SHA-256", "vexfs-minimal-1.0.0"],
-    )
-    .map(drop)
+    let mut bytes = fs::read(&disk)?;
+    bytes[1 << 16] ^= 1;
+    fs::write(&disk, bytes)?;
+    let mut command = vexfs_images(&["validate"]);
+    command.arg(&image);
+    expect(command, 75, &["SHA-256", "vexfs-minimal-1.0.0"]).map(drop)
 }
 
 fn exit_code_of_the_guest() -> Result<(), Failed> {
