@@ -111,8 +111,8 @@ variable "control" {
 
 variable "base_disk" {
   type        = string
-  default     = "base.raw"
-  description = "Bootable disk with the base, raw."
+  default     = "base.img"
+  description = "Bootable disk with the base: raw, and not called .raw (see format)."
 }
 
 variable "payload_dir" {
@@ -177,12 +177,15 @@ source "qemu" "vexfs" {
   iso_checksum     = "none"
   skip_resize_disk = true
   disk_size        = var.disk_size
-  format           = "qcow2"
+  # Raw, because a discard of less than a qcow2 cluster leaves the data there: a deleted key would
+  # still be in the image. Host file systems punch holes by the block.
+  format           = "raw"
   disk_interface   = "virtio"
   disk_discard     = "unmap"
   disk_cache       = "unsafe"
+  skip_compaction  = true
   output_directory = var.output_dir
-  vm_name          = "disk.qcow2"
+  vm_name          = "disk.raw"
 
   accelerator  = var.accelerator
   machine_type = "q35"

@@ -3,5 +3,4 @@
 set -euo pipefail
 
 install --mode=644 "$PAYLOAD/vexfs.service" /usr/lib/systemd/system/vexfs.service
-systemctl daemon-reload
-systemctl enable vexfs.service
+systemctl --no-reload enable vexfs.service

@@ -4,5 +4,4 @@ set -euo pipefail
 
 install -D --mode=755 "$PAYLOAD/vexfs-agent" /usr/lib/vexfs/vexfs-agent
 install --mode=644 "$PAYLOAD/vexfs-agent.service" /usr/lib/systemd/system/vexfs-agent.service
-systemctl daemon-reload
-systemctl enable vexfs-agent.service
+systemctl --no-reload enable vexfs-agent.service

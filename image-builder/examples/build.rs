@@ -5,9 +5,10 @@ use image_builder::{BuildError, BuildEvent, BuildRequest, ToolsRequest, build, t
 
 fn main() -> std::process::ExitCode {
     keeper::hook();
-    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let mut request = BuildRequest::new(workspace);
-    let mut tools = ToolsRequest::new(workspace);
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let workspace = std::env::var("WORKSPACE").unwrap_or_else(|_| here.into());
+    let mut request = BuildRequest::new(&workspace);
+    let mut tools = ToolsRequest::new(&workspace);
     if let Some(out) = std::env::var_os("OUT") {
         request.out_dir = out.into();
         tools.out_dir.clone_from(&request.out_dir);

@@ -45,6 +45,7 @@ pub(crate) struct BaseRecipe {
     pub(crate) path_excludes: Vec<String>,
     pub(crate) path_includes: Vec<String>,
     pub(crate) enabled_units: Vec<String>,
+    pub(crate) masked_generators: Vec<String>,
     pub(crate) masked_units: Vec<String>,
 }
 

@@ -126,6 +126,7 @@ impl MadeFrom<'_> {
         let base = self.base();
         let disk = async {
             let base = base.make(site, &plan.base, archive).await?;
+            base::publish_kernel(site, &base, release)?;
             let disk = disk::make(site, &plan.disk, &base, self.disk_bytes).await?;
             Ok((base, disk))
         };

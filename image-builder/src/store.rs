@@ -5,6 +5,7 @@
 //! builds side by side make it once. Work in progress is in `<cache>/tmp/`, each directory locked
 //! while its owner lives: what is there unlocked was left by a killed build and is removed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +21,8 @@ use crate::{BuildError, BuildEvent, StageRecord, run};
 const DONE: &str = "done.json";
 /// How many entries of each stage are kept; the least recently used go first.
 const KEPT: usize = 4;
+/// After how long waiting for a lock is worth telling.
+const LOCK_NEWS: Duration = Duration::from_secs(3);
 /// How often a lock held by another build is tried.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
@@ -35,6 +38,8 @@ pub(crate) struct Stage {
 struct Done {
     seconds: f64,
     inputs: Inputs,
+    /// Sizes of the entry's files, to notice one that is gone or cut.
+    files: BTreeMap<String, u64>,
 }
 
 /// The result of a stage.
@@ -93,10 +98,15 @@ impl Site<'_> {
         let done = Done {
             seconds,
             inputs: stage.inputs.clone(),
+            files: sizes(&result).map_err(BuildError::io("list", &result))?,
         };
         let text = serde_json::to_vec_pretty(&done)
             .map_err(|e| BuildError::io("write", result.join(DONE))(std::io::Error::other(e)))?;
         fs::write(result.join(DONE), text).map_err(BuildError::io("write", result.join(DONE)))?;
+        if dir.exists() {
+            // Damaged, or `hit` would have found it.
+            fs::remove_dir_all(&dir).map_err(BuildError::io("remove", &dir))?;
+        }
         fs::rename(&result, &dir).map_err(BuildError::io("rename", &result))?;
         evict(&home, &dir);
         self.progress.event(&BuildEvent::StageDone {
@@ -108,6 +118,10 @@ impl Site<'_> {
 
     fn hit(&self, stage: &Stage, key: &str, dir: &Path) -> Option<Entry> {
         let done = read_done(dir)?;
+        if sizes(dir).ok()? != done.files {
+            self.note(format!("{} is damaged: made again", dir.display()));
+            return None;
+        }
         self.progress.event(&BuildEvent::StageCached {
             stage: stage.name.into(),
         });
@@ -167,6 +181,7 @@ impl Site<'_> {
     pub(crate) async fn lock(&self, path: &Path) -> Result<Flock<File>, BuildError> {
         let open = || File::create(path).map_err(BuildError::io("make", path));
         let mut file = open()?;
+        let since = Instant::now();
         let mut told = false;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -174,7 +189,8 @@ impl Site<'_> {
                 Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
                 Err((_, error)) => return Err(BuildError::io("lock", path)(error.into())),
             }
-            if !told {
+            // Downloads of one build wait for each other for moments: that is no news.
+            if !told && since.elapsed() > LOCK_NEWS {
                 self.note(format!(
                     "another build holds {}: waiting for it",
                     path.display()
@@ -200,6 +216,19 @@ fn entry(stage: &Stage, key: String, dir: PathBuf, seconds: f64) -> Entry {
 fn read_done(dir: &Path) -> Option<Done> {
     let bytes = fs::read(dir.join(DONE)).ok()?;
     serde_json::from_slice(&bytes).ok()
+}
+
+/// Names and sizes of the files right in an entry.
+fn sizes(dir: &Path) -> std::io::Result<BTreeMap<String, u64>> {
+    let mut sizes = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let (entry, name) = entry.map(|entry| (entry.metadata(), entry.file_name()))?;
+        let meta = entry?;
+        if meta.is_file() && name != DONE {
+            sizes.insert(name.to_string_lossy().into_owned(), meta.len());
+        }
+    }
+    Ok(sizes)
 }
 
 /// The inputs of all entries there are.

@@ -4,7 +4,8 @@
 #   VEXFS_EXCLUDES  paths no package may have left behind (dpkg leaves what was unpacked before it)
 #   VEXFS_KEEP      exceptions to VEXFS_EXCLUDES
 #   VEXFS_UUID      of the root file system
-# and as open files 8 (gets the package list) and 9 (gets the file system): in mmdebstrap's unshare
+# and as open files 97 (gets the kernel), 98 (gets the package list) and 99 (gets the file system):
+# in mmdebstrap's unshare
 # mode the folders they are in cannot be reached from here.
 set -eu
 root=$1
@@ -28,18 +29,17 @@ set +f
 find "$root/usr/share" -xdev -depth -type d -empty -delete
 
 # Made at the first boot instead; and no trace of where and when this was built.
-rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/.pwd.lock "$root"/etc/.resolv.conf.systemd-resolved.bak "$root"/etc/*- "$root"/root/.rnd
+rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/.pwd.lock "$root"/etc/*-
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/cache/debconf/*-old \
     "$root"/var/lib/dpkg/*-old "$root"/var/log/apt "$root"/tmp/* "$root"/run/* \
-    "$root"/etc/apt/apt.conf.d/??mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/vexfs-build
+    "$root"/etc/apt/apt.conf.d/??mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap \
+    "$root"/etc/dpkg/dpkg.cfg.d/vexfs-build
 find "$root/var/log" -type f -delete
 : >"$root/etc/machine-id"
 rm -f "$root/var/lib/dbus/machine-id"
 mkdir -p "$root/var/lib/apt/lists/partial" "$root/var/cache/apt/archives/partial"
 mv "$root/etc/apt/vexfs.sources" "$root/etc/apt/sources.list.d/debian.sources"
 rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/0000*
-
-chroot "$root" dpkg-query --show --showformat='${Package}\t${Version}\t${Architecture}\n' >&8
 
 # A bind mount that is not recursive leaves out what mmdebstrap mounted on proc, sys and dev. It is
 # in mmdebstrap's own mount namespace and ends with it.
@@ -54,9 +54,14 @@ now=$(stat --format=%Y "$tree"/boot/vmlinuz-*)
 : >"$tree/var/.updated"
 find "$tree" -newermt "@$now" -exec touch --no-dereference --date="@$now" {} +
 
-printf 'epoch\t%s\n' "$now" >&8
+cat "$tree"/boot/vmlinuz-* >/proc/self/fd/97
+{
+    printf 'epoch\t%s\n' "$now"
+    # shellcheck disable=SC2016 # dpkg-query's own variables
+    chroot "$tree" dpkg-query --show --showformat='${Package}\t${Version}\t${Architecture}\n'
+} >/proc/self/fd/98
 
 E2FSPROGS_FAKE_TIME=$now mke2fs -q -t ext4 -d "$tree" -L vexfs-root -U "$VEXFS_UUID" -m 1 \
-    -E "hash_seed=$VEXFS_UUID,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0" /proc/self/fd/9
+    -E "hash_seed=$VEXFS_UUID,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0" /proc/self/fd/99
 umount "$tree"
 rmdir "$tree"

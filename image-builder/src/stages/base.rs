@@ -17,6 +17,8 @@ pub(crate) const STAGE: &str = "base";
 pub(crate) const ROOT: &str = "root.ext4";
 /// The file in the entry that lists the packages.
 const CONTENTS: &str = "contents";
+/// The kernel's file in the entry.
+pub(crate) const KERNEL: &str = "vmlinuz";
 /// Files of the workspace that go into the base.
 const HOME: &str = "provision/base";
 /// Size of the file system before it is fitted to the disk: room for the largest variant's files.
@@ -78,7 +80,7 @@ impl Base<'_> {
             fs::create_dir(&tmp).map_err(BuildError::io("make", &tmp))?;
             fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))
                 .map_err(BuildError::io("change", &tmp))?;
-            for (name, bytes) in [(ROOT, SIZE), (CONTENTS, 0)] {
+            for (name, bytes) in [(ROOT, SIZE), (CONTENTS, 0), (KERNEL, 0)] {
                 let path = result.join(name);
                 let file = fs::File::create(&path).map_err(BuildError::io("make", &path))?;
                 // In unshare mode the writer is another user; the directory above is not open to it.
@@ -90,14 +92,15 @@ impl Base<'_> {
             let script =
                 fs::read_to_string(&customize).map_err(BuildError::io("read", customize))?;
             let base = &self.recipe.base;
-            let command = Site::program("sh")
-                // Descriptors pass where paths do not; see customize.sh.
+            let command = Site::program("bash")
+                // Descriptors pass where paths do not; see customize.sh. High ones: mmdebstrap
+                // makes some of its own, and passes them to a shell that knows one digit only.
                 .args([
                     "-c",
-                    "exec 8<>\"$1\" 9<>\"$2\"; shift 2; exec mmdebstrap \"$@\"",
+                    "exec 97<>\"$1\" 98<>\"$2\" 99<>\"$3\"; shift 3; exec mmdebstrap \"$@\"",
                     "sh",
                 ])
-                .args([result.join(CONTENTS), result.join(ROOT)])
+                .args([KERNEL, CONTENTS, ROOT].map(|name| result.join(name)))
                 .args(arguments(archive, &files, &debs, self.packages, &script))
                 .env("TMPDIR", &tmp)
                 .env("VEXFS_UNITS", base.enabled_units.join(" "))
@@ -105,7 +108,7 @@ impl Base<'_> {
                 .env("VEXFS_KEEP", base.path_includes.join(" "))
                 .env("VEXFS_UUID", &uuid);
             site.step(STAGE, command).await?;
-            for name in [ROOT, CONTENTS] {
+            for name in [ROOT, CONTENTS, KERNEL] {
                 fs::set_permissions(result.join(name), fs::Permissions::from_mode(0o644))
                     .map_err(BuildError::io("change", result.join(name)))?;
             }
@@ -138,9 +141,17 @@ impl Base<'_> {
         };
         write("etc/dpkg/dpkg.cfg.d/vexfs", &dpkg_config(self.recipe))?;
         write("etc/apt/vexfs.sources", &self.image_sources)?;
-        for unit in &base.masked_units {
-            let path = to.join("etc/systemd/system").join(unit);
-            symlink("/dev/null", &path).map_err(BuildError::io("make", &path))?;
+        let masked = [
+            ("etc/systemd/system", &base.masked_units),
+            ("etc/systemd/system-generators", &base.masked_generators),
+        ];
+        for (dir, names) in masked {
+            let dir = to.join(dir);
+            fs::create_dir_all(&dir).map_err(BuildError::io("make", &dir))?;
+            for name in names {
+                let path = dir.join(name);
+                symlink("/dev/null", &path).map_err(BuildError::io("make", path))?;
+            }
         }
         Ok(())
     }
@@ -226,6 +237,25 @@ pub(crate) fn uuid(key: &str, purpose: &str) -> String {
         &hex[17..20],
         &hex[20..32]
     )
+}
+
+/// Leaves the base's kernel at `<cache>/kernel/vmlinuz-<release>`, for whoever boots it directly.
+pub(crate) fn publish_kernel(
+    site: &Site<'_>,
+    entry: &Entry,
+    release: &str,
+) -> Result<(), BuildError> {
+    let dir = site.cache.join("kernel");
+    let to = dir.join(format!("vmlinuz-{release}"));
+    if to.is_file() {
+        return Ok(());
+    }
+    let from = entry.dir.join(KERNEL);
+    let partial = dir.join(format!(".vmlinuz-{release}"));
+    fs::create_dir_all(&dir)
+        .and_then(|()| fs::copy(&from, &partial))
+        .and_then(|_| fs::rename(&partial, &to))
+        .map_err(BuildError::io("copy", from))
 }
 
 /// What is in a base.

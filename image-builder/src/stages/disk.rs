@@ -12,8 +12,9 @@ use crate::{BuildError, grub, sparse};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "disk";
-/// The disk's file in the entry.
-pub(crate) const DISK: &str = "disk.raw";
+/// The disk's file in the entry. It is raw but not called so: a file of the same extension as the
+/// format it makes Packer copies with every hole written out, any other it has qemu-img convert.
+pub(crate) const DISK: &str = "disk.img";
 /// GRUB's parts for BIOS machines (package grub-pc-bin).
 const GRUB: &str = "/usr/lib/grub/i386-pc";
 const MIB: u64 = 1 << 20;
@@ -57,6 +58,7 @@ pub(crate) fn inputs(base: &Stage, bytes: u64, tools: &[(String, String)]) -> In
     Inputs::default()
         .with("base", base.inputs.key())
         .with("disk size", bytes.to_string())
+        .with("file", DISK)
         .with("layout", layout(bytes).join(" "))
         .with("grub modules", grub::MODULES.join(" "))
         .with_all(tools.to_vec())

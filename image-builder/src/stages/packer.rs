@@ -15,6 +15,8 @@ use crate::{BuildError, BuildRequest, SourceConfig, data, key, run};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "image";
+/// The disk as Packer leaves it, in its output directory.
+const PROVISIONED: &str = "disk.raw";
 /// The provisioned disk's file in the entry.
 pub(crate) const DISK: &str = "disk.qcow2";
 /// The template, below the workspace.
@@ -164,10 +166,11 @@ impl<'a> Provisioning<'a> {
                 .await
                 .map_err(|error| self.failed(error, &console))?;
             let compact = Site::program("qemu-img")
-                .args(["convert", "-O", "qcow2", "-W", "-m", "4"])
-                .arg(inputs.output_dir.join(DISK))
+                .args(["convert", "-f", "raw", "-O", "qcow2", "-W", "-m", "4"])
+                .arg(inputs.output_dir.join(PROVISIONED))
                 .arg(result.join(DISK));
-            site.step(STAGE, compact).await
+            site.step(STAGE, compact).await?;
+            self.check_traces(site, &public, &result.join(DISK)).await
         })
         .await
     }
@@ -192,6 +195,39 @@ impl<'a> Provisioning<'a> {
             fs::copy(&from, &target)
                 .and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(0o644)))
                 .map_err(BuildError::io("copy", from))?;
+        }
+        Ok(())
+    }
+
+    /// No block of the disk may still have what was only there for the build: deleted files do not
+    /// show in the guest, their blocks do here.
+    async fn check_traces(
+        &self,
+        site: &Site<'_>,
+        public_key: &str,
+        disk: &Path,
+    ) -> Result<(), BuildError> {
+        let mirror = self.request.mirror.as_deref();
+        // Unless the image is meant to use the same one.
+        let mirror = mirror.filter(|mirror| !self.request.image_mirror.starts_with(mirror));
+        let traces = traces(public_key, mirror);
+        for (what, text) in traces {
+            // grep(1) ends with 1 when it finds nothing.
+            let search = Site::program("sh")
+                .args([
+                    "-c",
+                    "! grep --fixed-strings --text --quiet -e \"$1\" \"$2\"",
+                    "sh",
+                    text,
+                ])
+                .arg(disk);
+            site.output(STAGE, search)
+                .await
+                .map_err(|_| BuildError::Provision {
+                    script: format!("{PROVISION}/90-trim.sh"),
+                    tail: format!("{what} is still in the image"),
+                    log: site.log(STAGE),
+                })?;
         }
         Ok(())
     }
@@ -323,6 +359,19 @@ fn smbios_credential(public_key: &str) -> String {
     )
 }
 
+/// What must not be found in a finished image.
+fn traces<'a>(public_key: &'a str, mirror: Option<&'a str>) -> Vec<(&'static str, &'a str)> {
+    let mut traces = Vec::new();
+    // `ssh-ed25519 BASE64 comment`
+    if let Some(key) = public_key.split(' ').nth(1) {
+        traces.push(("the SSH key of the build", key));
+    }
+    if let Some(mirror) = mirror {
+        traces.push(("the address of the build mirror", mirror));
+    }
+    traces
+}
+
 /// The last lines of a serial console, without colours and cursor movements.
 fn console_end(bytes: &[u8]) -> String {
     let text = strip_escapes(&String::from_utf8_lossy(bytes));
@@ -413,6 +462,16 @@ mod tests {
             line.join("\n"),
             include_str!("../../tests/golden/packer-arguments.txt").trim_end()
         );
+    }
+
+    #[test]
+    fn key_and_mirror_are_looked_for_in_the_image() {
+        let key = "ssh-ed25519 AAAAC3Nz vexfs-build\n";
+        assert_eq!(
+            traces(key, None),
+            [("the SSH key of the build", "AAAAC3Nz")]
+        );
+        assert_eq!(traces(key, Some("http://m/debian"))[1].1, "http://m/debian");
     }
 
     #[test]

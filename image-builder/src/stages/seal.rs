@@ -18,6 +18,9 @@ pub(crate) const COMPRESSION: &[&str] = &["-9", "--long=27", "-T0", "-q"];
 /// Checksums for `sha256sum -c`.
 const SUMS: &str = "SHA256SUMS";
 
+/// How the names of images in the making begin.
+const SEALING: &str = ".sealing-";
+
 /// Puts disk and manifest into `dir` (an image's own directory), all of it or nothing.
 ///
 /// `manifest` is complete but for what is only known now: the two files.
@@ -29,9 +32,10 @@ pub(crate) async fn seal(
 ) -> Result<Image, BuildError> {
     let images = dir.parent().unwrap_or(dir);
     fs::create_dir_all(images).map_err(BuildError::io("make", images))?;
+    sweep(images, &manifest.disk.name);
     // Beside its final place, to be renamed; a name no reader takes for an image.
     let work = tempfile::Builder::new()
-        .prefix(".sealing-")
+        .prefix(&format!("{SEALING}{}-", manifest.disk.name))
         .tempdir_in(images)
         .map_err(BuildError::io("make a directory in", images))?;
     let new = work.path().join("image");
@@ -60,6 +64,17 @@ pub(crate) async fn seal(
     write(SUMS, &sums(&manifest, &digest))?;
     publish(&new, dir)?;
     Image::open(dir)
+}
+
+/// Removes what a killed build of the same image left; the caller holds the image's lock. What
+/// cannot be removed is in nobody's way.
+fn sweep(images: &Path, name: &str) {
+    let prefix = format!("{SEALING}{name}-");
+    for entry in fs::read_dir(images).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _left = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Copies a sparse file.

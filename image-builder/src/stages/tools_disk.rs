@@ -21,8 +21,11 @@ const DISK: &str = "tools.ext4";
 const LABEL: &str = "vexfs-tools";
 /// Where Debian's libraries are, below a root; Ceph's (fio has an engine for it) are found by run
 /// paths that only hold on a running system.
-const LIBRARY_DIRS: &[&str] =
-    &["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph"];
+const LIBRARY_DIRS: &[&str] = &[
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/ceph",
+];
 /// The dynamic loader, below a root.
 const LOADER: &str = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 /// Room for files besides what is there: the file system is read-only.
