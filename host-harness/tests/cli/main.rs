@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod leftovers;
+mod template;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,6 +18,9 @@ fn main() {
     }
     for (name, test) in leftovers::TESTS {
         trials.push(Trial::test(format!("leftovers::{name}"), *test));
+    }
+    for (name, test) in template::TESTS {
+        trials.push(Trial::test(format!("template::{name}"), *test));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
