@@ -1,6 +1,5 @@
 //! A guest as a story sees it: something to run programs on, with a disk to make a file system on.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{Failure, Lab};
 use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
-use crate::machine::{Death, Machine, MachineError};
+use crate::machine::{Machine, MachineError};
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
@@ -451,66 +450,5 @@ impl Mount {
     /// When umount(8) fails.
     pub async fn unmount(self, guest: &Guest) -> Result<(), Failure> {
         guest.sh(&format!("umount {}", self.path)).await.map(drop)
-    }
-}
-
-/// A machine that was not invited to talk.
-pub struct Uninvited {
-    machine: Arc<Machine>,
-}
-
-impl Uninvited {
-    pub(super) fn new(machine: Arc<Machine>) -> Uninvited {
-        Uninvited { machine }
-    }
-
-    /// Waits until the console shows a text.
-    ///
-    /// # Errors
-    /// When it does not in time, with the console's end, or when the machine dies.
-    pub async fn wait_for_console(&self, text: &str, within: Duration) -> Result<(), Failure> {
-        let seen = async {
-            loop {
-                // The prompt is the last, unfinished line; everything else scrolls by.
-                if self.machine.console().tail(2).contains(text) {
-                    return ControlFlow::<Death>::Continue(());
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        let died = async { ControlFlow::Break(self.machine.died().await) };
-        let raced = async {
-            tokio::select! { end = seen => end, end = died => end }
-        };
-        match tokio::time::timeout(within, raced).await {
-            Ok(ControlFlow::Continue(())) => Ok(()),
-            Ok(ControlFlow::Break(death)) => Err(Failure::Died(death)),
-            Err(_) => Err(Failure::check(
-                "boot",
-                format!(
-                    "no `{}` on the console within {} s",
-                    text.trim(),
-                    within.as_secs()
-                ),
-                self.console_tail(30),
-            )),
-        }
-    }
-
-    /// Whether anybody accepts a connection on the agent's port.
-    ///
-    /// # Errors
-    /// When the machine is dead.
-    pub async fn somebody_answers(&self) -> Result<bool, Failure> {
-        match self.machine.connect(AGENT_PORT).await {
-            Ok(_) => Ok(true),
-            Err(MachineError::NoAnswer { .. }) => Ok(false),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    /// The console's last lines.
-    pub fn console_tail(&self, lines: usize) -> String {
-        self.machine.console().tail(lines)
     }
 }

@@ -8,6 +8,7 @@
 mod evidence;
 mod failure;
 mod guest;
+mod uninvited;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admis
 
 pub use evidence::Evidence;
 pub use failure::Failure;
-pub use guest::{Guest, Mount, Uninvited};
+pub use guest::{Guest, Mount};
+pub use uninvited::Uninvited;
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 const SCRATCH_MIB: u64 = 512;
