@@ -17,8 +17,14 @@ pub const TESTS: &[Row] = &[
 fn validate(dir: &Path, variables: &[&str]) -> Result<Output, Failed> {
     let packer = workspace().join("packer");
     let mut command = Command::new("packer");
-    command.current_dir(dir).arg("validate").env("CHECKPOINT_DISABLE", "1");
-    command.arg(format!("-var-file={}", packer.join("variants/minimal.pkrvars.hcl").display()));
+    command
+        .current_dir(dir)
+        .arg("validate")
+        .env("CHECKPOINT_DISABLE", "1");
+    command.arg(format!(
+        "-var-file={}",
+        packer.join("variants/minimal.pkrvars.hcl").display()
+    ));
     for variable in variables {
         command.arg("-var").arg(variable);
     }
@@ -37,7 +43,12 @@ fn said(output: &Output) -> String {
 
 fn valid_from_any_directory() -> Result<(), Failed> {
     let elsewhere = tempfile::tempdir()?;
-    for dir in [elsewhere.path(), Path::new("/"), workspace(), &workspace().join("provision")] {
+    for dir in [
+        elsewhere.path(),
+        Path::new("/"),
+        workspace(),
+        &workspace().join("provision"),
+    ] {
         let output = validate(dir, &[])?;
         if !output.status.success() {
             return Err(format!("not valid from {}: {}", dir.display(), said(&output)).into());
