@@ -6,7 +6,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::machine::{Accelerator, DirectKernel, DiskContent, ExtraDisk, MachineSpec, Version};
+use crate::machine::arguments::{Ram, Wiring, arguments};
+use crate::machine::{
+    Accelerator, DirectKernel, DiskContent, ExtraDisk, Firmware, MachineSpec, Version,
+};
 
 /// Raise it when what is frozen, or how, changes.
 const FORMAT: u32 = 2;
@@ -49,21 +52,21 @@ impl Recipe {
     fn key_with(&self, qemu: &Version, processor: &str) -> Key {
         let spec = &self.spec;
         // Every field is named: a new one in the spec does not compile until it is decided here
-        // whether it matters.
+        // whether it matters. Those passed over are in the command line, or do not matter.
         let MachineSpec {
             name: _,
             log_dir: _,
             image,
             kernel,
-            memory_mib,
-            cpus,
-            accelerator,
+            memory_mib: _,
+            cpus: _,
+            accelerator: _,
             vsock,
             disks,
             invite,
-            firmware,
-            network,
-            may_reboot,
+            firmware: _,
+            network: _,
+            may_reboot: _,
             freezable: _,
         } = spec;
         let kernel = kernel.as_ref().map(
@@ -95,19 +98,39 @@ impl Recipe {
             "qemu": qemu,
             "processor": processor,
             "kernel": kernel,
-            "memory_mib": memory_mib,
-            "cpus": cpus,
-            "accelerator": accelerator,
-            "vsock": vsock,
             "disks": disks,
+            "vsock": vsock,
             "invite": invite,
-            "firmware": firmware,
-            "network": network,
-            "may_reboot": may_reboot,
+            "shape": shape(spec),
         })
         .to_string();
         Key(hex::encode(&Sha256::digest(text)[..12]))
     }
+}
+
+/// QEMU's command line with made-up paths: state can only be restored into the machine it came
+/// from, so whatever changes the machine, in the spec or in our code, changes the key.
+fn shape(spec: &MachineSpec) -> Vec<String> {
+    let spec = MachineSpec {
+        name: String::new(),
+        freezable: true,
+        ..spec.clone()
+    };
+    let uefi = (spec.firmware == Firmware::Uefi).then(|| ("/code".into(), "/vars".into()));
+    let wiring = Wiring {
+        id: String::new(),
+        dir: "/".into(),
+        ram: Ram::File {
+            path: "/ram".into(),
+            shared: true,
+        },
+        vsock: None,
+        invitation: spec.invite.then(|| "/invitation".into()),
+        uefi,
+        incoming: true,
+        sandbox: true,
+    };
+    arguments(&spec, &wiring)
 }
 
 /// Stands for a file's content without reading it: path, size and time of change.
@@ -133,7 +156,7 @@ fn processor(cpuinfo: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Firmware, VsockBackend};
+    use crate::machine::{Network, VsockBackend};
 
     fn recipe() -> Recipe {
         Recipe {
@@ -178,6 +201,10 @@ mod tests {
         assert!(changed(|r| r.spec.firmware = Firmware::Uefi));
         assert!(changed(|r| r.spec.disks = vec![ExtraDisk::scratch(65)]));
         assert!(changed(|r| r.spec.invite = false));
+        assert!(changed(|r| r.spec.may_reboot = false));
+        assert!(changed(|r| r.spec.network = Network::User {
+            forward: vec![(1, 2)]
+        }));
         let other = Version {
             package: "Debian 2".into(),
             ..qemu()
