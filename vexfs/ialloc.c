@@ -48,6 +48,24 @@ static int vexfs_extend_table(handle_t *handle, struct super_block *sb, u32 grou
 	return err;
 }
 
+/* Takes the first free number if it is below @ready; returns what it is in either case. */
+static u32 vexfs_claim_ino(struct vexfs_sb_info *sbi, struct vexfs_group_info *gi,
+			   struct vexfs_group *g, u32 ready, umode_t mode)
+{
+	u32 bit;
+
+	spin_lock(&gi->lock);
+	bit = find_next_zero_bit_le(g->g_inode_map, sbi->group_inodes, 0);
+	if (bit < ready) {
+		__set_bit_le(bit, g->g_inode_map);
+		g->g_free_inodes = cpu_to_le32(--gi->free_inodes);
+		if (S_ISDIR(mode))
+			g->g_directories = cpu_to_le32(++gi->directories);
+	}
+	spin_unlock(&gi->lock);
+	return bit;
+}
+
 /* Takes the first free number of a group. Returns 1 if there was one. */
 static int vexfs_take_ino(handle_t *handle, struct super_block *sb, u32 group, umode_t mode,
 			  u32 *ino)
@@ -67,23 +85,16 @@ static int vexfs_take_ino(handle_t *handle, struct super_block *sb, u32 group, u
 	err = vexfs_access(handle, sb, bh);
 	g = (struct vexfs_group *)bh->b_data;
 	while (!err) {
-		spin_lock(&gi->lock);
-		bit = find_next_zero_bit_le(g->g_inode_map, sbi->group_inodes, 0);
-		ready = le32_to_cpu(g->g_inodes_ready);
+		ready = le32_to_cpu(READ_ONCE(g->g_inodes_ready));
+		bit = vexfs_claim_ino(sbi, gi, g, ready, mode);
 		if (bit < ready)
 			break;
-		spin_unlock(&gi->lock);
 		if (bit >= sbi->group_inodes)
 			goto out;
 		err = vexfs_extend_table(handle, sb, group, g, ready);
 	}
 	if (err)
 		goto out;
-	__set_bit_le(bit, g->g_inode_map);
-	g->g_free_inodes = cpu_to_le32(--gi->free_inodes);
-	if (S_ISDIR(mode))
-		g->g_directories = cpu_to_le32(++gi->directories);
-	spin_unlock(&gi->lock);
 	percpu_counter_dec(&sbi->free_inodes);
 	*ino = group * sbi->group_inodes + bit + 1;
 	err = vexfs_dirty(handle, sb, bh);

@@ -3,62 +3,90 @@
  * The only floating point in the module, compiled with SSE2 allowed (Kbuild). Nothing here may be
  * called outside kernel_fpu_begin(), and no floating point passes in or out but as bits.
  */
-#include <linux/minmax.h>
 #include <linux/string.h>
 #include <linux/types.h>
 #include "uapi/vexfs.h"
 
-typedef float vexfs_f4 __attribute__((vector_size(16)));
-typedef double vexfs_d4 __attribute__((vector_size(32)));
+/* Four partial sums, as the UAPI header prescribes; the compiler keeps them in two registers. */
+struct vexfs_lanes {
+	double lane[4];
+};
 
 u64 vexfs_score(u32 metric, const u32 *a, const u32 *b, u32 dims);
 
-static double vexfs_sum(const vexfs_d4 *lanes)
+static double vexfs_sum(const struct vexfs_lanes *s)
 {
-	return ((*lanes)[0] + (*lanes)[1]) + ((*lanes)[2] + (*lanes)[3]);
+	return (s->lane[0] + s->lane[1]) + (s->lane[2] + s->lane[3]);
 }
 
-/* The next four numbers as binary64; beyond the end they count as zero, which changes no sum. */
-static inline void vexfs_load(vexfs_d4 *to, const u32 *from, u32 left)
+static double vexfs_sqrt(double x)
 {
-	vexfs_f4 four = { 0 };
+	asm("sqrtsd %0, %0" : "+x" (x));
+	return x;
+}
 
-	memcpy(&four, from, min(left, 4u) * sizeof(*from));
-	*to = __builtin_convertvector(four, vexfs_d4);
+static __always_inline void vexfs_products(const float *a, const float *b, u32 count, u32 at,
+					   struct vexfs_lanes *sum)
+{
+	u32 j;
+
+	for (j = 0; j < count; j++)
+		sum->lane[j] += (double)a[at + j] * (double)b[at + j];
+}
+
+static __always_inline void vexfs_squares(const float *a, const float *b, u32 count, u32 at,
+					  struct vexfs_lanes *sum)
+{
+	double d;
+	u32 j;
+
+	for (j = 0; j < count; j++) {
+		d = (double)a[at + j] - (double)b[at + j];
+		sum->lane[j] += d * d;
+	}
+}
+
+static double vexfs_inner(const float *a, const float *b, u32 dims)
+{
+	struct vexfs_lanes sum = { };
+	u32 i;
+
+	for (i = 0; i + 4 <= dims; i += 4)
+		vexfs_products(a, b, 4, i, &sum);
+	vexfs_products(a, b, dims - i, i, &sum);
+	return vexfs_sum(&sum);
+}
+
+static double vexfs_distance(const float *a, const float *b, u32 dims)
+{
+	struct vexfs_lanes sum = { };
+	u32 i;
+
+	for (i = 0; i + 4 <= dims; i += 4)
+		vexfs_squares(a, b, 4, i, &sum);
+	vexfs_squares(a, b, dims - i, i, &sum);
+	return vexfs_sqrt(vexfs_sum(&sum));
+}
+
+static double vexfs_cosine(const float *a, const float *b, u32 dims)
+{
+	double norm = vexfs_sqrt(vexfs_inner(a, a, dims)) * vexfs_sqrt(vexfs_inner(b, b, dims));
+
+	return norm > 0 ? 1 - vexfs_inner(a, b, dims) / norm : 1;
 }
 
 u64 vexfs_score(u32 metric, const u32 *a, const u32 *b, u32 dims)
 {
-	vexfs_d4 dot = { 0 }, aa = { 0 }, bb = { 0 }, x, y;
-	double score, norm;
+	const float *x = (const float *)a, *y = (const float *)b;
+	double score;
 	u64 bits;
-	u32 i;
 
-	for (i = 0; i < dims; i += 4) {
-		vexfs_load(&x, a + i, dims - i);
-		vexfs_load(&y, b + i, dims - i);
-		if (metric == VEXFS_METRIC_EUCLIDEAN) {
-			x -= y;
-			aa += x * x;
-			continue;
-		}
-		dot += x * y;
-		if (metric == VEXFS_METRIC_COSINE) {
-			aa += x * x;
-			bb += y * y;
-		}
-	}
-	switch (metric) {
-	case VEXFS_METRIC_EUCLIDEAN:
-		score = __builtin_sqrt(vexfs_sum(&aa));
-		break;
-	case VEXFS_METRIC_COSINE:
-		norm = __builtin_sqrt(vexfs_sum(&aa)) * __builtin_sqrt(vexfs_sum(&bb));
-		score = norm > 0 ? 1 - vexfs_sum(&dot) / norm : 1;
-		break;
-	default:
-		score = -vexfs_sum(&dot);
-	}
+	if (metric == VEXFS_METRIC_EUCLIDEAN)
+		score = vexfs_distance(x, y, dims);
+	else if (metric == VEXFS_METRIC_COSINE)
+		score = vexfs_cosine(x, y, dims);
+	else
+		score = -vexfs_inner(x, y, dims);
 	score += 0.0;		/* no negative zero: equal scores have equal bits */
 	memcpy(&bits, &score, sizeof(bits));
 	return bits;
