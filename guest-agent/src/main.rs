@@ -1,14 +1,28 @@
 //! The agent program: read the invitation, listen, leave when told to. See the library.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_protocol::Secret;
 use anyhow::Context;
 use guest_agent::{Agent, credential, invited, listener, log};
 use tokio::signal::unix::{SignalKind, signal};
 
-fn main() -> anyhow::Result<()> {
-    let secret = credential::read(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref())?;
+/// EX_CONFIG of sysexits.h, for which the unit does not start the agent again.
+const NOT_INVITED: u8 = 78;
+
+fn main() -> anyhow::Result<ExitCode> {
+    match credential::read(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref()) {
+        Ok(secret) => serve(secret).map(|()| ExitCode::SUCCESS),
+        Err(not_invited) => {
+            log::warn(format_args!("no listener: {not_invited}"));
+            Ok(ExitCode::from(NOT_INVITED))
+        }
+    }
+}
+
+fn serve(secret: Secret) -> anyhow::Result<()> {
     invited::talk();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -5,7 +5,7 @@ use agent_protocol::message::{
 };
 use agent_protocol::{CHUNK, Event, Input, Reply, Request};
 
-use super::client::{Next, Talk};
+use super::talk::{Next, Talk};
 use super::wire::CallInput;
 use super::{AgentError, Client, Deadline};
 

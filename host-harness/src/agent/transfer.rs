@@ -4,8 +4,17 @@ use agent_protocol::message::GuestPath;
 use agent_protocol::{CHUNK, Event, Input, Reply, Request};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::client::{Content, Next};
+use super::talk::Next;
 use super::{AgentError, Client, Deadline};
+
+/// Content of a file of the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The bytes asked for, or as many as there are.
+    pub bytes: Vec<u8>,
+    /// Permission bits of the file.
+    pub mode: u32,
+}
 
 impl Client {
     /// Writes a file of the guest: afterwards it is there in full and on the disk, or as it was.

@@ -8,6 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::AMPLE;
 use crate::agent::{AgentError, Client, ExecSpec, Secret};
 
+/// Bytes a guest sends in answer to a request.
+type Lie = fn(RequestId) -> Vec<u8>;
+
 const SHORT: Duration = Duration::from_millis(200);
 
 /// A client and the other end of its connection, past the handshake.
@@ -119,7 +122,7 @@ async fn a_guest_that_does_not_even_read_holds_nobody() {
 
 #[tokio::test]
 async fn every_lie_ends_the_connection_with_its_name() {
-    let lies: [(&str, fn(RequestId) -> Vec<u8>); 6] = [
+    let lies: [(&str, Lie); 6] = [
         ("no valid message", |_| frame_of(&[255; 40])),
         ("announced a frame", |_| u32::MAX.to_le_bytes().to_vec()),
         ("was never asked", |_| {
