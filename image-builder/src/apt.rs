@@ -130,10 +130,36 @@ impl Archive {
         let log = site.log(STAGE);
         run::fresh_log(&log)?;
         let command = self.apt("apt-get").args(["update", "--error-on=any", "-q"]);
-        site.step(STAGE, command)
-            .await
-            .map_err(|error| mirror_error(error, sources))?;
+        let update = async {
+            let updated = site.step(STAGE, command).await;
+            updated.map_err(|error| mirror_error(error, sources))
+        };
+        // A silent mirror would cost apt a time-out for each index, twice: the first to fail ends both.
+        tokio::try_join!(update, self.probe(site, sources))?;
         fs::write(self.checked(), "").map_err(BuildError::io("write", self.checked()))
+    }
+
+    /// Asks each archive for one small file, and does not wait long.
+    async fn probe(&self, site: &Site<'_>, sources: &[Source]) -> Result<(), BuildError> {
+        let mut asked: Vec<&str> = Vec::new();
+        for source in sources {
+            if asked.contains(&source.uri.as_str()) || !source.uri.starts_with("http") {
+                continue;
+            }
+            asked.push(&source.uri);
+            let uri = source.uri.trim_end_matches('/');
+            let url = format!("{uri}/dists/{}/InRelease", source.suite);
+            let command = self
+                .apt(HELPER)
+                .args(PROBE_OPTIONS.iter().flat_map(|option| ["-o", option]))
+                .args(["download-file", &url])
+                .arg(self.dir.join("probe"));
+            // Into a log of its own: the update writes at the same time.
+            site.output("mirror", command)
+                .await
+                .map_err(|error| mirror_error(error, sources))?;
+        }
+        Ok(())
     }
 
     /// Digest of the suites' signed states.
@@ -297,6 +323,15 @@ const OPTIONS: &[&str] = &[
     "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
     "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false",
     "Dpkg::Use-Pty=0",
+];
+
+/// apt's own downloader, so that a probe goes the way the packages will go.
+const HELPER: &str = "/usr/lib/apt/apt-helper";
+/// apt tries a silent address twice.
+const PROBE_OPTIONS: &[&str] = &[
+    "Acquire::Retries=0",
+    "Acquire::http::Timeout=5",
+    "Acquire::https::Timeout=5",
 ];
 
 /// The suites the host's own apt is set to use.

@@ -1,0 +1,145 @@
+#!/bin/sh
+# Stands for every program a build runs, by the name it is called with: does as little as the next
+# stage needs, in milliseconds. $FAKES is the test's folder:
+#   calls        gets a line for each call
+#   fail-NAME    makes NAME print it and fail
+#   slow-NAME    makes NAME wait, after putting its process id there
+set -eu
+name=$(basename "$0")
+echo "$name $*" >>"$FAKES/calls"
+if [ -e "$FAKES/slow-$name" ]; then
+    echo $$ >"$FAKES/slow-$name"
+    sleep 600
+fi
+if [ -e "$FAKES/fail-$name" ]; then
+    cat "$FAKES/fail-$name" >&2
+    exit 1
+fi
+release=6.1.0-1-cloud-amd64
+for last; do :; done
+
+# The value of `--option=value` or `-var name=value` among the arguments.
+value() {
+    wanted=$1
+    shift
+    for word; do
+        case $word in "$wanted="*) printf '%s\n' "${word#"$wanted="}" ;; esac
+    done
+}
+
+case $name in
+apt-get)
+    lists=$(value Dir::State::lists "$@")
+    case " $* " in
+    *" indextargets "*)
+        for suite in bookworm bookworm-updates bookworm-security; do
+            echo "file:/nonexistent/debian/|$suite|main|Packages"
+        done
+        ;;
+    *" update "*) cp "$FAKES/state" "$lists/mirror_InRelease" ;;
+    *" --print-uris "*)
+        for package; do
+            case $package in
+            *=* | /* | -* | \?* | install) ;;
+            *) echo "'http://m/$package.deb' ${package}_$(cat "$FAKES/state")_amd64.deb 4 SHA256:0123456789abcdef" ;;
+            esac
+        done
+        ;;
+    *" --download-only "*)
+        archives=$(value Dir::Cache::archives "$@")
+        for package; do
+            case $package in
+            *=* | /* | -* | \?* | install) ;;
+            *) printf 'deb\n' >"$archives/${package}_$(cat "$FAKES/state")_amd64.deb" ;;
+            esac
+        done
+        ;;
+    esac
+    ;;
+apt-cache) printf 'Package: %s\nDepends: linux-image-%s (= 6.1.1-1)\n' "$last" "$release" ;;
+dpkg-deb)
+    # -x FILE ROOT
+    mkdir -p "$3"
+    ;;
+mmdebstrap)
+    [ "${1:-}" != --version ] || { echo "mmdebstrap 1.3.5"; exit; }
+    echo kernel >/proc/self/fd/97
+    printf 'epoch\t1700000000\nlibc6\t2.36\tamd64\n' >/proc/self/fd/98
+    echo root >/proc/self/fd/99
+    ;;
+unshare)
+    # …options sh -euc ENTER sh ROOT BUILD /usr/bin/env -i NAME=VALUE… sh -euc SCRIPT sh make vm-build
+    while [ "$1" != /usr/bin/env ]; do
+        build=$1
+        shift
+    done
+    cat "$build/src/super.c"
+    if grep -q BROKEN "$build/src/super.c"; then
+        echo "/build/src/super.c:1:1: error: unknown type name 'BROKEN'"
+        echo "make: *** [vm-build] Error 2"
+        exit 2
+    fi
+    printf 'ELF\0version=1.0.0\0vermagic=%s SMP\0' "$release" >"$build/module.ko"
+    cp "$build/module.ko" "$build/debug.ko"
+    ;;
+cargo)
+    target=$(while [ "$1" != --target-dir ]; do shift; done; echo "$2")
+    mkdir -p "$target/x86_64-unknown-linux-gnu/release"
+    for program in vexfs-agent vexctl; do
+        echo "$program" >"$target/x86_64-unknown-linux-gnu/release/$program"
+    done
+    ;;
+rustc) printf 'rustc 1.95.0\nrelease: 1.95.0\n' ;;
+grub-mkimage)
+    [ "${1:-}" != --version ] || { echo "grub-mkimage (GRUB) 2.06"; exit; }
+    # Three sectors; the first one's block list says that two follow.
+    core=$(value --output "$@")
+    head -c 508 /dev/zero >"$core"
+    printf '\002\000\040\010' >>"$core"
+    head -c 1024 /dev/zero >>"$core"
+    ;;
+ssh-keygen)
+    echo "private" >"$last"
+    echo "ssh-ed25519 AAAAPUBLICKEY vexfs-build" >"$last.pub"
+    ;;
+packer)
+    [ "${1:-}" != version ] || { echo "Packer v1.6.6"; exit; }
+    output=$(value output_dir "$@")
+    if [ -e "$FAKES/console" ]; then
+        cat "$FAKES/console" >"$(value console_log "$@")"
+        echo "Build 'qemu.vexfs' errored: Timeout waiting for SSH."
+        exit 1
+    fi
+    if [ -e "$FAKES/script-fails" ]; then
+        echo "==> qemu.vexfs: Provisioning with shell script: /w/provision/80-test.sh"
+        sed 's/^/==> qemu.vexfs: /' "$FAKES/script-fails"
+        echo "Build 'qemu.vexfs' errored: Script exited with non-zero exit status: 1."
+        exit 1
+    fi
+    mkdir "$output"
+    if [ -e "$FAKES/forgets-key" ]; then
+        cat "$(value ssh_private_key_file "$@").pub" >"$output/disk.raw"
+    else
+        echo disk >"$output/disk.raw"
+    fi
+    ;;
+qemu-img)
+    # convert … FROM TO
+    while [ $# -gt 2 ]; do shift; done
+    cp "$1" "$2"
+    ;;
+qemu-system-x86_64) echo "QEMU emulator version 7.2.22 (Debian)" ;;
+zstd)
+    [ "${1:-}" != --version ] || { echo "*** zstd v1.5.4 ***"; exit; }
+    while [ "$1" != -o ]; do shift; done
+    cp "$3" "$2"
+    ;;
+mke2fs) echo "mke2fs 1.47.0 (5-Feb-2023)" ;;
+resize2fs) echo "resize2fs 1.47.0 (5-Feb-2023)" ;;
+sgdisk) echo "GPT fdisk (sgdisk) version 1.0.9" ;;
+debugfs | git) ;;
+*)
+    echo "no fake for $name" >&2
+    exit 1
+    ;;
+esac

@@ -1,0 +1,22 @@
+//! Builds with every program of the host replaced by `fake-tool.sh`: what runs when, what is left
+//! behind, and what is said when something fails. Each build is a process of its own, since it needs
+//! an environment of its own and some are killed.
+
+mod failures;
+mod lab;
+mod schema;
+mod stages;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    keeper::hook();
+    if let Some(scenario) = std::env::var_os(lab::BUILDER) {
+        return lab::be_the_builder(scenario.as_ref());
+    }
+    let trials = stages::TRIALS.iter().chain(failures::TRIALS);
+    let trials = trials
+        .map(|(name, test)| Trial::test(*name, move || test().map_err(Into::into)))
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
