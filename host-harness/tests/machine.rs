@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agent_protocol::Secret;
+use host_harness::machine::accel::{self, Trial as KvmTrial};
 use host_harness::machine::{
-    Death, DiskFormat, ExtraDisk, Firmware, Machine, MachineError, MachineEvent, MachineSpec,
+    Death, DiskFormat, ExtraDisk, Firmware, Machine, MachineError, MachineEvent, MachineSpec, Qemu,
     overlay, vsock,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -17,11 +18,17 @@ use tempfile::TempDir;
 /// Argument that makes this program a harness for a test to kill.
 const STARTER: &str = "__starter";
 
+/// Argument that makes this program say why no machine can be started.
+const COMPLAINER: &str = "__complainer";
+
 fn main() {
     keeper::hook();
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == STARTER) {
         return runtime().block_on(starter(Path::new(&args[2])));
+    }
+    if args.get(1).is_some_and(|arg| arg == COMPLAINER) {
+        return runtime().block_on(complainer(Path::new(&args[2])));
     }
     let trials = vec![
         trial("boots_and_drops_without_a_trace", || {
@@ -41,6 +48,10 @@ fn main() {
         }),
         trial("our_overlay_satisfies_qemu_img", || {
             Box::pin(overlay_checked())
+        }),
+        trial("no_qemu_is_said_with_the_package", || Box::pin(no_qemu())),
+        trial("kvm_is_believed_only_when_a_kernel_speaks", || {
+            Box::pin(kvm_trials())
         }),
         trial("sigkill_during_start_leaves_nothing", || {
             Box::pin(killed(Moment::Starting))
@@ -390,6 +401,75 @@ async fn overlay_checked() -> Result<(), Failed> {
             info.contains(&format!("backing file: {}", base.display())),
             "{info}"
         );
+    }
+    Ok(())
+}
+
+/// Says on standard output why a machine does not start.
+async fn complainer(dir: &Path) {
+    let error = Machine::boot(idle(dir).expect("a spec")).await.err();
+    println!(
+        "{}",
+        error.map_or_else(|| "it started".into(), |error| error.to_string())
+    );
+}
+
+async fn no_qemu() -> Result<(), Failed> {
+    let dir = TempDir::new()?;
+    let run = |program: &Path| -> Result<String, Failed> {
+        let output = std::process::Command::new("/proc/self/exe")
+            .arg(COMPLAINER)
+            .arg(dir.path())
+            .env("VEXFS_QEMU", program)
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let said = run(Path::new("/nowhere/qemu"))?;
+    assert!(said.contains("no QEMU: `/nowhere/qemu`"), "{said}");
+    assert!(said.contains("apt-get install qemu-system-x86"), "{said}");
+    let said = run(&script(dir.path(), "odd", "echo I am no QEMU")?)?;
+    assert!(
+        said.contains("does not say its version: it prints \"I am no QEMU\""),
+        "{said}"
+    );
+    Ok(())
+}
+
+/// An executable shell script.
+fn script(dir: &Path, name: &str, text: &str) -> std::io::Result<PathBuf> {
+    let path = dir.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(path)
+}
+
+async fn kvm_trials() -> Result<(), Failed> {
+    let dir = TempDir::new()?;
+    let within = Duration::from_millis(500);
+    let version = Qemu::find().await?.version.clone();
+    let table = [
+        (
+            "echo '[    0.000000] Linux version 6.1.0'; sleep 60",
+            KvmTrial::Banner,
+        ),
+        (
+            "echo 'SeaBIOS (version 1.16)'; echo 'Booting from ROM..'; sleep 60",
+            KvmTrial::Failed("the trial kernel said nothing within 0.5 s".into()),
+        ),
+        (
+            "echo 'error: failed to set MSR 0x10a' >&2; exit 134",
+            KvmTrial::Failed("QEMU ended before the trial kernel said a word".into()),
+        ),
+    ];
+    for (number, (text, expected)) in table.into_iter().enumerate() {
+        let program = script(dir.path(), &format!("qemu-{number}"), text)?;
+        let qemu = Qemu {
+            program,
+            version: version.clone(),
+            sandbox: false,
+        };
+        let outcome = accel::trial(&qemu, Path::new("/boot/vmlinuz"), within).await;
+        assert_eq!(outcome, expected, "{text}");
     }
     Ok(())
 }

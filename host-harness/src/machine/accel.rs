@@ -199,15 +199,15 @@ fn recall(file: &Path, now: &Memory) -> Option<Trial> {
     (same && !now.host_boot.is_empty()).then_some(memory.trial)
 }
 
-/// Starts `kernel` on a small KVM machine and waits for its banner.
-async fn trial(qemu: &Qemu, kernel: &Path, within: Duration) -> Trial {
+/// Starts `kernel` on a small KVM machine and waits for its banner, at most `within`.
+pub async fn trial(qemu: &Qemu, kernel: &Path, within: Duration) -> Trial {
     match tokio::time::timeout(within, banner(qemu, kernel)).await {
         Ok(Ok(true)) => Trial::Banner,
         Ok(Ok(false)) => Trial::Failed("QEMU ended before the trial kernel said a word".into()),
         Ok(Err(error)) => Trial::Failed(error.to_string()),
         Err(_) => Trial::Failed(format!(
             "the trial kernel said nothing within {} s",
-            within.as_secs()
+            within.as_secs_f32()
         )),
     }
 }

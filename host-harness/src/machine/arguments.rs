@@ -189,8 +189,8 @@ impl Arguments {
             Accelerator::Tcg => {
                 self.add("-accel", format!("tcg,thread=multi,tb-size={TB_SIZE_MIB}"));
                 // Five-level page tables cost the emulator a fifth memory access per TLB miss and
-                // serve no guest of ours.
-                self.add("-cpu", "max,la57=off");
+                // serve no guest of ours; svm makes guests load KVM, to no use.
+                self.add("-cpu", "max,la57=off,svm=off");
             }
             Accelerator::Kvm => {
                 self.add("-accel", "kvm");
