@@ -20,7 +20,9 @@ fn main() {
 fn boot(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let layout = Layout::find(None).expect("run it in the checkout");
-    let host = runtime.block_on(Host::probe(&layout, HostRequest::default())).expect("a usable host");
+    let host = runtime
+        .block_on(Host::probe(&layout, HostRequest::default()))
+        .expect("a usable host");
     let image = Image::find(&layout.out, "minimal")
         .expect("a sound image")
         .expect("no minimal image: run `cargo images build --variants minimal`");
@@ -29,11 +31,16 @@ fn boot(criterion: &mut Criterion) {
     }
     let mut group = criterion.benchmark_group("boot");
     // A boot takes seconds: few samples, each one boot.
-    group.sample_size(10).sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_millis(1));
+    group
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
+        .warm_up_time(Duration::from_millis(1));
     for (name, settle) in [("to the agent", false), ("to a settled system", true)] {
         group.bench_function(name, |b| {
             b.iter_custom(|times| {
-                (0..times).map(|_| runtime.block_on(once(&host, &image, settle))).sum()
+                (0..times)
+                    .map(|_| runtime.block_on(once(&host, &image, settle)))
+                    .sum()
             });
         });
     }
@@ -51,7 +58,9 @@ async fn once(host: &Host, image: &Image, settle: bool) -> Duration {
     })
     .await
     .expect("QEMU starts");
-    let guest = Guest::meet(Arc::new(machine), BOOT_DEADLINE, BOOT_DEADLINE).await.expect("it boots");
+    let guest = Guest::meet(Arc::new(machine), BOOT_DEADLINE, BOOT_DEADLINE)
+        .await
+        .expect("it boots");
     if settle {
         guest.settle().await.expect("it settles");
     }

@@ -1,7 +1,7 @@
 //! The checks: a table of plain data, and one file of stories per topic.
 //!
 //! A check is something that must hold of an image. Its row says what it is called, what it costs
-//! and what kind of machine it needs; its story is a few lines that talk to a [`Guest`] and never
+//! and what kind of machine it needs; its story is a few lines that talk to a [`crate::lab::Guest`] and never
 //! to QEMU. How machines come about is the [`Lab`]'s work, who judges is the runner's.
 
 mod boot;

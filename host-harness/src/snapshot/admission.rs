@@ -40,7 +40,7 @@ pub struct Ticket {
 /// How many tickets of each kind a host has, or a machine takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tickets {
-    /// Of [`TICKET_MIB`] each.
+    /// Of 256 MiB each.
     pub memory: u64,
     /// One per running machine.
     pub processor: u64,
