@@ -6,8 +6,10 @@
 mod boot;
 mod build;
 mod ci;
+mod clean;
 mod doctor;
 mod exec;
+mod list;
 mod options;
 mod shell;
 mod summary;
@@ -38,6 +40,10 @@ enum Command {
     Exec(exec::Args),
     /// Boot an image and open a shell in it
     Shell(shell::Args),
+    /// Show the images and the snapshots there are
+    List(list::Args),
+    /// Remove caches
+    Clean(clean::Args),
     /// What this host offers, and what is missing with the command that mends it
     Doctor(doctor::Args),
     /// Build, validate and report, as continuous integration does
@@ -100,6 +106,8 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Boot(args) => boot::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Shell(args) => shell::run(args).await,
+        Command::List(args) => list::run(&args),
+        Command::Clean(args) => clean::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Ci(args) => ci::run(args).await,
     }
