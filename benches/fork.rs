@@ -18,6 +18,9 @@ fn main() {
     criterion.final_summary();
 }
 
+/// What of a fork's parts, or of the whole time, is counted.
+type Question = fn(&Timing, Duration) -> Duration;
+
 fn fork(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let snapshot = runtime.block_on(snapshot());
@@ -27,7 +30,7 @@ fn fork(criterion: &mut Criterion) {
         .sampling_mode(SamplingMode::Flat)
         .warm_up_time(Duration::from_secs(1));
     // Every one of these forks runs a real command; only what is counted differs.
-    let questions: [(&str, fn(&Timing, Duration) -> Duration); 3] = [
+    let questions: [(&str, Question); 3] = [
         ("to the agent's answer", |timing, _| timing.answered),
         ("to ready", |timing, _| timing.ready),
         ("to the end of a first command", |_, all| all),
