@@ -106,6 +106,8 @@ impl Archive {
         };
         let file = archive.sources_list();
         fs::write(&file, &list).map_err(BuildError::io("write", &file))?;
+        let status = archive.dir.join("status");
+        fs::write(&status, "").map_err(BuildError::io("write", status))?;
         if !archive.is_fresh() {
             archive.update(site, &sources).await?;
         }
@@ -184,7 +186,8 @@ impl Archive {
         let dir = |name: &str| self.dir.join(name).display().to_string();
         let mut command = Site::program(program)
             .args(option("Dir::State::lists", &dir("lists")))
-            .args(option("Dir::State::status", &"/dev/null"))
+            // Nothing is installed. Not /dev/null: apt wants to make a lock beside it.
+            .args(option("Dir::State::status", &dir("status")))
             .args(option("Dir::Etc::sourcelist", &dir("sources.list")))
             .args(option("Dir::Etc::sourceparts", &"/dev/null"))
             // Pins of the host are about the host.

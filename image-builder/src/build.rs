@@ -47,7 +47,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     for dir in [&site.cache, &site.logs] {
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }
-    site.sweep()?;
+    site.sweep().await;
     let archive = Archive::open(&site, request.mirror.as_deref()).await?;
     let packages = resolve(
         &site,

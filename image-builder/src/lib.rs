@@ -25,6 +25,7 @@ mod manifest;
 mod plan;
 mod request;
 mod run;
+mod scratch;
 mod source_config;
 mod sources;
 mod sparse;

@@ -2,8 +2,7 @@
 //!
 //! `<cache>/<stage>/<key>/` is made under another name and renamed; `done.json` in it keeps the
 //! inputs, for [`Inputs::why`]. Whoever makes an entry holds a lock (flock(2)) on its name, so that
-//! builds side by side make it once. Work in progress is in `<cache>/tmp/`, each directory locked
-//! while its owner lives: what is there unlocked was left by a killed build and is removed.
+//! builds side by side make it once.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -47,19 +46,6 @@ struct Done {
 pub(crate) struct Entry {
     pub(crate) dir: PathBuf,
     pub(crate) record: StageRecord,
-}
-
-/// A directory for work in progress; removed when dropped.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    dir: tempfile::TempDir,
-    _lock: Flock<File>,
-}
-
-impl Scratch {
-    pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
-    }
 }
 
 impl Site<'_> {
@@ -127,54 +113,6 @@ impl Site<'_> {
         });
         touch(&dir.join(DONE));
         Some(entry(stage, key.to_owned(), dir.to_owned(), done.seconds))
-    }
-
-    /// A new directory below `<cache>/tmp`.
-    pub(crate) fn scratch(&self, what: &str) -> Result<Scratch, BuildError> {
-        let (tmp, _gate) = self.tmp()?;
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("{what}-"))
-            .tempdir_in(&tmp)
-            .map_err(BuildError::io("make a directory in", &tmp))?;
-        let path = dir.path().join("lock");
-        let file = File::create(&path).map_err(BuildError::io("make", &path))?;
-        let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, error)| BuildError::io("lock", path)(error.into()))?;
-        Ok(Scratch { dir, _lock })
-    }
-
-    /// Removes what killed builds left in `<cache>/tmp`.
-    pub(crate) fn sweep(&self) -> Result<(), BuildError> {
-        let (tmp, gate) = self.tmp()?;
-        let entries = fs::read_dir(&tmp).map_err(BuildError::io("list", &tmp))?;
-        let left: Vec<_> = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter_map(|dir| {
-                let lock = File::open(dir.join("lock")).ok()?;
-                let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).ok()?;
-                Some((dir, lock))
-            })
-            .collect();
-        drop(gate);
-        for (dir, _lock) in left {
-            if let Err(error) = fs::remove_dir_all(&dir) {
-                self.note(format!("cannot remove {}: {error}", dir.display()));
-            }
-        }
-        Ok(())
-    }
-
-    /// `<cache>/tmp`, and the lock under which directories there come and are looked at: no sweep
-    /// sees one between its making and its locking.
-    fn tmp(&self) -> Result<(PathBuf, Flock<File>), BuildError> {
-        let tmp = self.cache.join("tmp");
-        fs::create_dir_all(&tmp).map_err(BuildError::io("make", &tmp))?;
-        let path = self.cache.join("tmp.lock");
-        let file = File::create(&path).map_err(BuildError::io("make", &path))?;
-        let gate = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| BuildError::io("lock", path)(error.into()))?;
-        Ok((tmp, gate))
     }
 
     /// Takes a lock, waiting for another build that holds it. Dropping the guard gives it back.

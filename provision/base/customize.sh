@@ -1,12 +1,12 @@
-# mmdebstrap customize hook, run on the host: the last steps on the finished root, and the file
-# system made of it. Called as: sh -c THIS - ROOT, with in the environment
+#!/bin/sh
+# mmdebstrap customize hook, run on the host: the last steps on the finished root ($1), and the file
+# system made of it. In the environment:
 #   VEXFS_UNITS     units to enable
 #   VEXFS_EXCLUDES  paths no package may have left behind (dpkg leaves what was unpacked before it)
 #   VEXFS_KEEP      exceptions to VEXFS_EXCLUDES
 #   VEXFS_UUID      of the root file system
 # and as open files 97 (gets the kernel), 98 (gets the package list) and 99 (gets the file system):
-# in mmdebstrap's unshare
-# mode the folders they are in cannot be reached from here.
+# in mmdebstrap's unshare mode the folders they are in cannot be reached from here.
 set -eu
 root=$1
 
@@ -43,8 +43,7 @@ rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/0000*
 
 # A bind mount that is not recursive leaves out what mmdebstrap mounted on proc, sys and dev. It is
 # in mmdebstrap's own mount namespace and ends with it.
-tree=$root.tree
-mkdir "$tree"
+tree=$root/mnt
 mount --bind "$root" "$tree"
 
 # "Now" is the kernel's own build time, the same for everyone who builds from these packages.
@@ -64,4 +63,3 @@ cat "$tree"/boot/vmlinuz-* >/proc/self/fd/97
 E2FSPROGS_FAKE_TIME=$now mke2fs -q -t ext4 -d "$tree" -L vexfs-root -U "$VEXFS_UUID" -m 1 \
     -E "hash_seed=$VEXFS_UUID,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0" /proc/self/fd/99
 umount "$tree"
-rmdir "$tree"

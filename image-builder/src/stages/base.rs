@@ -76,10 +76,11 @@ impl Base<'_> {
                 .await?;
             let files = work.path().join("files");
             self.stage_files(&files, &uuid)?;
-            let tmp = work.path().join("tmp");
-            fs::create_dir(&tmp).map_err(BuildError::io("make", &tmp))?;
-            fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))
-                .map_err(BuildError::io("change", &tmp))?;
+            // mmdebstrap's root: in unshare mode other user ids have to get there.
+            let outside = is_unshared().then(|| site.scratch_outside()).transpose()?;
+            let tmp = outside.as_ref().unwrap_or(&work).path();
+            fs::set_permissions(tmp, fs::Permissions::from_mode(0o755))
+                .map_err(BuildError::io("change", tmp))?;
             for (name, bytes) in [(ROOT, SIZE), (CONTENTS, 0), (KERNEL, 0)] {
                 let path = result.join(name);
                 let file = fs::File::create(&path).map_err(BuildError::io("make", &path))?;
@@ -89,8 +90,8 @@ impl Base<'_> {
                     .map_err(BuildError::io("change", &path))?;
             }
             let customize = self.workspace.join(CUSTOMIZE);
-            let script =
-                fs::read_to_string(&customize).map_err(BuildError::io("read", customize))?;
+            let script = tmp.join("customize.sh");
+            fs::copy(&customize, &script).map_err(BuildError::io("copy", customize))?;
             let base = &self.recipe.base;
             let command = Site::program("bash")
                 // Descriptors pass where paths do not; see customize.sh. High ones: mmdebstrap
@@ -102,7 +103,9 @@ impl Base<'_> {
                 ])
                 .args([KERNEL, CONTENTS, ROOT].map(|name| result.join(name)))
                 .args(arguments(archive, &files, &debs, self.packages, &script))
-                .env("TMPDIR", &tmp)
+                .current_dir(tmp)
+                .env("HOME", tmp)
+                .env("TMPDIR", tmp)
                 .env("VEXFS_UNITS", base.enabled_units.join(" "))
                 .env("VEXFS_EXCLUDES", base.path_excludes.join(" "))
                 .env("VEXFS_KEEP", base.path_includes.join(" "))
@@ -174,19 +177,20 @@ fn dpkg_config(recipe: &Recipe) -> String {
         .collect()
 }
 
+/// Whether mmdebstrap works in a user namespace: without root.
+fn is_unshared() -> bool {
+    !nix::unistd::geteuid().is_root()
+}
+
 /// mmdebstrap's command line.
 fn arguments(
     archive: &Archive,
     files: &Path,
     debs: &Path,
     packages: &[String],
-    customize: &str,
+    customize: &Path,
 ) -> Vec<String> {
-    let mode = if nix::unistd::geteuid().is_root() {
-        "root"
-    } else {
-        "unshare"
-    };
+    let mode = if is_unshared() { "unshare" } else { "root" };
     // apt's patterns and apt itself are in the variant.
     let include: Vec<_> = packages
         .iter()
@@ -213,7 +217,7 @@ fn arguments(
          APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache gencaches; \
          echo force-unsafe-io >\"$1/etc/dpkg/dpkg.cfg.d/vexfs-build\""
             .into(),
-        format!("--customize-hook={customize}"),
+        format!("--customize-hook={} \"$1\"", customize.display()),
         "--format=null".into(),
         "bookworm".into(),
         "/dev/null".into(),

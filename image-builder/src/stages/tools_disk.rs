@@ -63,7 +63,7 @@ pub async fn tools_disk(
     for dir in [&site.cache, &site.logs] {
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }
-    site.sweep()?;
+    site.sweep().await;
     let archive = Archive::open(&site, request.mirror.as_deref()).await?;
     let set = archive.resolve(&site, &recipe.packages).await?;
     let stage = Stage {
