@@ -56,11 +56,18 @@ impl Image {
         let now = image.stamp(want)?;
         if seen.as_ref() != Some(&now) {
             image.check(want)?;
-            // A read-only image directory only costs the shortcut.
-            let _slow_next_time =
-                serde_json::to_vec(&now).map(|bytes| fs::write(&stamp_file, bytes));
+            image.remember();
         }
         Ok(image)
+    }
+
+    /// Notes that the disk was hashed as it is now and fits the manifest.
+    pub(crate) fn remember(&self) {
+        let stamp = self.stamp(&self.manifest.disk).ok();
+        if let Some(Ok(bytes)) = stamp.map(|stamp| serde_json::to_vec(&stamp)) {
+            // A read-only image directory only costs the shortcut.
+            let _slow_next_time = fs::write(self.dir.join(STAMP), bytes);
+        }
     }
 
     /// Hashes the disk and its compressed form, whatever was remembered.

@@ -18,8 +18,10 @@ use crate::{BuildError, BuildEvent, StageRecord, run};
 
 /// File that makes a directory an entry.
 const DONE: &str = "done.json";
-/// How many entries of each stage are kept; the least recently used go first.
+/// How many entries of a stage are kept; the least recently used go first.
 const KEPT: usize = 4;
+/// Stages of which fewer are kept: large, and one is enough for each kernel series.
+const KEPT_OF: &[(&str, usize)] = &[("builder", 2), ("tools", 1)];
 /// After how long waiting for a lock is worth telling.
 const LOCK_NEWS: Duration = Duration::from_secs(3);
 /// How often a lock held by another build is tried.
@@ -94,7 +96,8 @@ impl Site<'_> {
             fs::remove_dir_all(&dir).map_err(BuildError::io("remove", &dir))?;
         }
         fs::rename(&result, &dir).map_err(BuildError::io("rename", &result))?;
-        evict(&home, &dir);
+        let kept = KEPT_OF.iter().find(|(name, _)| *name == stage.name);
+        evict(&home, &dir, kept.map_or(KEPT, |(_, kept)| *kept));
         self.progress.event(&BuildEvent::StageDone {
             stage: stage.name.into(),
             seconds,
@@ -183,9 +186,9 @@ fn touch(path: &Path) {
     let _best_effort = File::open(path).and_then(|file| file.set_times(now));
 }
 
-/// Removes the least recently used entries but [`KEPT`]. What cannot be removed stays for the next
+/// Removes the least recently used entries but `kept`, one of which is `keep`. What cannot be removed stays for the next
 /// time: it costs space, not correctness.
-fn evict(home: &Path, keep: &Path) {
+fn evict(home: &Path, keep: &Path, kept: usize) {
     let entries = fs::read_dir(home).into_iter().flatten().flatten();
     let mut used: Vec<(SystemTime, PathBuf)> = entries
         .map(|entry| entry.path())
@@ -197,7 +200,7 @@ fn evict(home: &Path, keep: &Path) {
         .collect();
     used.sort();
     used.reverse();
-    for (_, dir) in used.drain(..).skip(KEPT - 1) {
+    for (_, dir) in used.drain(..).skip(kept - 1) {
         // Without its mark first: half an entry must not be found.
         if fs::remove_file(dir.join(DONE)).is_ok() {
             let _left = fs::remove_dir_all(&dir);

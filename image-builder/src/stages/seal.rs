@@ -9,7 +9,7 @@ use crate::image::{self, MANIFEST};
 use crate::run::Site;
 use crate::stages::packer;
 use crate::store::Entry;
-use crate::{BuildError, Image, Manifest, sparse};
+use crate::{BuildError, FileRecord, Image, Manifest, sparse};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "seal";
@@ -47,12 +47,12 @@ pub(crate) async fn seal(
         .args(COMPRESSION.iter().copied())
         .arg("-o")
         .args([&compressed, &disk]);
-    site.step(STAGE, command).await?;
     let virtual_bytes = manifest.disk.virtual_bytes;
-    let record = |path: &Path| image::file_record(path).map_err(BuildError::io("read", path));
-    manifest.disk = record(&disk)?;
+    // Hashing and compressing side by side: both read the disk, and neither is quick.
+    let (disk_record, ()) = tokio::try_join!(record(&disk), site.step(STAGE, command))?;
+    manifest.disk = disk_record;
     manifest.disk.virtual_bytes = virtual_bytes;
-    manifest.compressed = record(&compressed)?;
+    manifest.compressed = record(&compressed).await?;
     let mut text = serde_json::to_string_pretty(&manifest)
         .map_err(|e| BuildError::io("write", MANIFEST)(std::io::Error::other(e)))?;
     text.push('\n');
@@ -63,7 +63,19 @@ pub(crate) async fn seal(
     let digest = crate::key::digest(&text);
     write(SUMS, &sums(&manifest, &digest))?;
     publish(&new, dir)?;
-    Image::open(dir)
+    let image = Image::read(dir.to_owned())?;
+    image.remember();
+    Ok(image)
+}
+
+/// Size and digest of a file, worked out beside what else is going on.
+async fn record(path: &Path) -> Result<FileRecord, BuildError> {
+    let owned = path.to_owned();
+    let record = tokio::task::spawn_blocking(move || image::file_record(&owned)).await;
+    record
+        .map_err(std::io::Error::other)
+        .and_then(|record| record)
+        .map_err(BuildError::io("read", path))
 }
 
 /// Removes what a killed build of the same image left; the caller holds the image's lock. What

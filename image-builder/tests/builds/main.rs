@@ -6,6 +6,7 @@ mod failures;
 mod lab;
 mod schema;
 mod stages;
+mod template;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -14,9 +15,10 @@ fn main() {
     if let Some(scenario) = std::env::var_os(lab::BUILDER) {
         return lab::be_the_builder(scenario.as_ref());
     }
-    let trials = stages::TRIALS.iter().chain(failures::TRIALS);
+    let trials = [stages::TRIALS, failures::TRIALS, template::TRIALS].concat();
     let trials = trials
-        .map(|(name, test)| Trial::test(*name, move || test().map_err(Into::into)))
+        .into_iter()
+        .map(|(name, test)| Trial::test(name, move || test().map_err(Into::into)))
         .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
