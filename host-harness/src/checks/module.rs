@@ -6,11 +6,10 @@ use crate::lab::{Failure, Lab};
 pub async fn load(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
     let module = lab.source().module.clone();
-    // The image's service has loaded it at boot: that would make any modprobe a success.
+    // The image's service has loaded it at boot: that would make any modprobe a success. rmmod(8)
+    // does not ask whether modprobe would find it again.
     guest
-        .sh(&format!(
-            "systemctl stop vexfs.service; modprobe --remove {module}"
-        ))
+        .sh(&format!("systemctl stop vexfs.service; rmmod {module}"))
         .await?;
     guest.expect_module(&module, false).await?;
     guest.sh(&format!("modprobe {module}")).await?;
