@@ -85,8 +85,7 @@ impl Archive {
             Some(url) => sources::from_mirror(url)?,
             None => configured(site).await?,
         };
-        let keyring = Path::new(sources::KEYRING);
-        let list = sources::list(&sources, keyring.is_file().then_some(sources::KEYRING));
+        let list = sources::list(&sources);
         let home = site.cache.join("apt");
         let dir = home.join(&key::digest(&list)[..16]);
         let debs = home.join("archives");
@@ -339,15 +338,54 @@ const PROBE_OPTIONS: &[&str] = &[
 
 /// The suites the host's own apt is set to use.
 async fn configured(site: &Site<'_>) -> Result<Vec<Source>, BuildError> {
-    let command =
-        Site::program("apt-get").args(["indextargets", "--format", sources::TARGET_FORMAT]);
-    let sources = sources::from_index_targets(&site.output(STAGE, command).await?);
+    // Not `apt-get indextargets`: it knows nothing before the host's first update, and reads every
+    // package list after it.
+    let command = Site::program("apt-config").args(["shell", "LIST", "Dir::Etc::sourcelist/f"]);
+    let command = command.args(["PARTS", "Dir::Etc::sourceparts/d"]);
+    let text = site.output(STAGE, command).await?;
+    let (list, parts) = (shell_value(&text, "LIST"), shell_value(&text, "PARTS"));
+    let mut files: Vec<PathBuf> = fs::read_dir(&parts)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|e| e == "list" || e == "sources")
+        })
+        .collect();
+    files.push(list.clone().into());
+    files.sort();
+    let mut texts = Vec::new();
+    for file in files.iter().filter(|file| file.is_file()) {
+        let text = fs::read_to_string(file).map_err(BuildError::io("read", file))?;
+        texts.push((file.to_string_lossy(), text));
+    }
+    let sources = sources::from_files(texts.iter().map(|(name, text)| (&**name, text.as_str())));
     if sources.is_empty() {
         return Err(BuildError::NoMirror {
-            looked_at: "/etc/apt/sources.list and /etc/apt/sources.list.d".into(),
+            looked_at: format!("{list} and {parts}"),
         });
     }
+    let missing: Vec<_> = sources::SUITES
+        .into_iter()
+        .filter(|suite| sources.iter().all(|source| source.suite != *suite))
+        .collect();
+    if !missing.is_empty() {
+        site.note(format!(
+            "this host's apt has no {}: the image is made without its fixes",
+            missing.join(" and no ")
+        ));
+    }
     Ok(sources)
+}
+
+/// `NAME='value'` as apt-config(8) prints it.
+fn shell_value(text: &str, name: &str) -> String {
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    let mut values = lines.filter(|(key, _)| *key == name);
+    let value = values.next().map(|(_, value)| value.trim_matches('\''));
+    value.unwrap_or_default().to_owned()
 }
 
 /// Turns apt's failure to fetch into a sentence about the mirror.

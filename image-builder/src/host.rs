@@ -7,6 +7,7 @@ use crate::{BuildError, MissingTool};
 
 /// Programs a build runs, and the Debian package of each.
 const TOOLS: &[(&str, &str)] = &[
+    ("apt-config", "apt"),
     ("apt-get", "apt"),
     ("cargo", "cargo"),
     ("debugfs", "e2fsprogs"),
@@ -106,7 +107,7 @@ mod tests {
         assert!(missing.len() >= TOOLS.len());
         let error = BuildError::MissingTools { missing }.to_string();
         assert!(
-            error.starts_with("missing on this host: apt-get, cargo, debugfs"),
+            error.starts_with("missing on this host: apt-config, apt-get, cargo, debugfs"),
             "{error}"
         );
         assert!(

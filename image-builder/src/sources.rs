@@ -1,36 +1,130 @@
 //! Which Debian archive to build from.
 
+use std::path::Path;
+
 use crate::BuildError;
 
 /// Every image is made of these suites: released, updated, with all security fixes.
 pub(crate) const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-security"];
-/// Format for apt-get(8) `indextargets`, one line per index of every source the host's apt knows,
-/// whichever of its two file formats it is written in.
-pub(crate) const TARGET_FORMAT: &str = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)";
 /// The keys Debian signs with, where the host has them (package debian-archive-keyring).
 pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One suite of one archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) uri: String,
     pub(crate) suite: String,
+    /// Keyring the archive is signed with; without it, apt's trusted keys count.
+    signed_by: Option<String>,
+    /// The host takes the archive unsigned (a local mirror).
+    trusted: bool,
 }
 
-/// Reads the output of `apt-get indextargets` in [`TARGET_FORMAT`]. Of several archives of one suite
-/// the first wins; suites and components we do not build from are left out.
-pub(crate) fn from_index_targets(text: &str) -> Vec<Source> {
+impl Source {
+    /// Whether a build takes packages from it.
+    fn is_ours(&self, kinds: &[&str], components: &[&str]) -> bool {
+        SUITES.contains(&self.suite.as_str())
+            && kinds.contains(&"deb")
+            && components.contains(&"main")
+    }
+}
+
+/// Our suites among the sources of the host's apt: its files with their texts, in apt's order. Of
+/// several archives of one suite the first wins.
+pub(crate) fn from_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
+    for (name, text) in files {
+        let found = if name.ends_with(".sources") {
+            from_stanzas(text)
+        } else {
+            from_lines(text)
+        };
+        for source in found {
+            if !sources.iter().any(|other| other.suite == source.suite) {
+                sources.push(source);
+            }
+        }
+    }
+    sources
+}
+
+/// The one-line format of sources.list(5): `deb [signed-by=KEYRING] URI SUITE COMPONENT…`.
+fn from_lines(text: &str) -> Vec<Source> {
+    let mut sources = Vec::new();
     for line in text.lines() {
-        let [uri, suite, component, created_by] = line.split('|').collect::<Vec<_>>()[..] else {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let Some((kind, rest)) = line.split_once(char::is_whitespace) else {
             continue;
         };
-        let ours = SUITES.contains(&suite) && component == "main" && created_by == "Packages";
-        if ours && !sources.iter().any(|source| source.suite == suite) {
-            sources.push(Source {
-                uri: uri.to_owned(),
-                suite: suite.to_owned(),
+        let rest = rest.trim_start();
+        let (options, rest) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((options, rest)) => (options, rest),
+            None => ("", rest),
+        };
+        let option = |name: &str| {
+            let mut options = options.split_whitespace().filter_map(|o| o.split_once('='));
+            options
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value)
+        };
+        let words: Vec<_> = rest.split_whitespace().collect();
+        if let [uri, suite, components @ ..] = words.as_slice() {
+            let source = Source {
+                uri: (*uri).into(),
+                suite: (*suite).into(),
+                signed_by: option("signed-by").map(str::to_owned),
+                trusted: option("trusted") == Some("yes"),
+            };
+            if source.is_ours(&[kind], components) {
+                sources.push(source);
+            }
+        }
+    }
+    sources
+}
+
+/// The deb822 format of sources.list(5): stanzas of `Field: words`, in which a line that begins
+/// with a blank goes on with the field above.
+fn from_stanzas(text: &str) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    for stanza in lines.split(|line| line.trim().is_empty()) {
+        let field = |name: &str| {
+            let mut lines = stanza.iter().skip_while(|line| {
+                let key = line.split_once(':').map(|(key, _)| key);
+                line.starts_with(char::is_whitespace)
+                    || !key.is_some_and(|key| key.eq_ignore_ascii_case(name))
             });
+            let first = lines.next().and_then(|line| line.split_once(':'))?.1;
+            let more = lines.take_while(|line| line.starts_with(char::is_whitespace));
+            let words = first.split_whitespace();
+            Some(
+                words
+                    .chain(more.flat_map(|line| line.split_whitespace()))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let words = |name: &str| field(name).unwrap_or_default();
+        if words("Enabled") == ["no"] {
+            continue;
+        }
+        // A key written out in the stanza itself has to be among apt's trusted ones too.
+        let signed_by = words("Signed-By")
+            .first()
+            .filter(|key| key.starts_with('/'))
+            .copied();
+        for uri in words("URIs") {
+            for suite in words("Suites") {
+                let source = Source {
+                    uri: uri.into(),
+                    suite: suite.into(),
+                    signed_by: signed_by.map(str::to_owned),
+                    trusted: words("Trusted") == ["yes"],
+                };
+                if source.is_ours(&words("Types"), &words("Components")) {
+                    sources.push(source);
+                }
+            }
         }
     }
     sources
@@ -54,6 +148,7 @@ pub(crate) fn from_mirror(url: &str) -> Result<Vec<Source>, BuildError> {
     }
     let url = url.trim_end_matches('/');
     let security = format!("{}-security", url.strip_suffix("-security").unwrap_or(url));
+    let keyring = Path::new(KEYRING).is_file().then(|| KEYRING.to_owned());
     let at = |suite: &str| Source {
         uri: if suite.ends_with("-security") {
             security.clone()
@@ -61,17 +156,28 @@ pub(crate) fn from_mirror(url: &str) -> Result<Vec<Source>, BuildError> {
             url.to_owned()
         },
         suite: suite.to_owned(),
+        signed_by: keyring.clone(),
+        trusted: false,
     };
     Ok(SUITES.map(at).to_vec())
 }
 
 /// A sources.list(5) in the one-line format.
-pub(crate) fn list(sources: &[Source], keyring: Option<&str>) -> String {
-    let option = keyring.map_or_else(String::new, |keyring| format!("[signed-by={keyring}] "));
-    sources
-        .iter()
-        .map(|source| format!("deb {option}{} {} main\n", source.uri, source.suite))
-        .collect()
+pub(crate) fn list(sources: &[Source]) -> String {
+    let line = |source: &Source| {
+        let signed_by = source.signed_by.as_ref();
+        let mut options: Vec<_> = signed_by
+            .map(|key| format!("signed-by={key}"))
+            .into_iter()
+            .collect();
+        options.extend(source.trusted.then(|| "trusted=yes".to_owned()));
+        let options = match options.as_slice() {
+            [] => String::new(),
+            options => format!("[{}] ", options.join(" ")),
+        };
+        format!("deb {options}{} {} main\n", source.uri, source.suite)
+    };
+    sources.iter().map(line).collect()
 }
 
 /// The sources file inside an image, in the deb822 format.
@@ -92,36 +198,91 @@ pub(crate) fn in_image(mirror: &str, security: &str) -> String {
 mod tests {
     use super::*;
 
-    const TARGETS: &str = "\
-https://packages.example.org/node/|nodistro|main|Packages
-http://mirror.example.org/debian/|bookworm|main|Packages
-http://mirror.example.org/debian/|bookworm|main|DEP-11
-http://mirror.example.org/debian/|bookworm|contrib|Packages
-http://second.example.org/debian/|bookworm|main|Packages
-http://mirror.example.org/debian/|bookworm-updates|main|Packages
-http://mirror.example.org/debian-security/|bookworm-security|main|Packages
-http://mirror.example.org/debian/|trixie|main|Packages
+    const LINES: &str = "\
+# deb http://commented.example.org/debian bookworm main
+deb-src http://m.example.org/debian bookworm main
+deb [arch=amd64 signed-by=/k.gpg] http://m.example.org/debian bookworm main contrib # the mirror
+deb http://second.example.org/debian bookworm main
+deb http://m.example.org/debian bookworm-updates contrib
+deb [ trusted=yes ] http://m.example.org/security bookworm-security main
+deb http://m.example.org/debian trixie main
+";
+    const STANZAS: &str = "\
+# A comment
+Types: deb deb-src
+# another
+URIs: http://m.example.org/debian
+Suites: bookworm
+ bookworm-updates trixie
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+Enabled: no
+URIs: http://off.example.org/security
+Suites: bookworm-security
+Components: main
+
+types: deb
+uris: http://m.example.org/security
+suites: bookworm-security
+components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
 ";
 
     #[test]
-    fn the_hosts_first_archive_of_each_suite_is_taken() {
+    fn one_line_sources_are_read() {
         assert_eq!(
-            list(&from_index_targets(TARGETS), None),
-            "deb http://mirror.example.org/debian/ bookworm main\n\
-             deb http://mirror.example.org/debian/ bookworm-updates main\n\
-             deb http://mirror.example.org/debian-security/ bookworm-security main\n"
+            list(&from_files([("sources.list", LINES)])),
+            "deb [signed-by=/k.gpg] http://m.example.org/debian bookworm main\n\
+             deb [trusted=yes] http://m.example.org/security bookworm-security main\n"
         );
-        assert_eq!(from_index_targets(""), []);
+    }
+
+    #[test]
+    fn deb822_sources_are_read() {
+        assert_eq!(
+            list(&from_files([("debian.sources", STANZAS)])),
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m.example.org/debian bookworm main\n\
+             deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m.example.org/debian bookworm-updates main\n\
+             deb http://m.example.org/security bookworm-security main\n"
+        );
+    }
+
+    #[test]
+    fn the_first_archive_of_a_suite_wins_across_files() {
+        let files = [("a.list", LINES), ("b.sources", STANZAS)];
+        let suites: Vec<_> = from_files(files)
+            .into_iter()
+            .map(|s| (s.suite, s.trusted))
+            .collect();
+        assert_eq!(
+            suites,
+            [
+                ("bookworm".into(), false),
+                ("bookworm-security".into(), true),
+                ("bookworm-updates".into(), false)
+            ]
+        );
+        assert_eq!(from_files([("empty.list", "")]), []);
     }
 
     #[test]
     fn security_lies_beside_a_named_mirror() {
         let sources = from_mirror("http://m.example.org/debian/").expect("a mirror");
+        let uris: Vec<_> = sources
+            .iter()
+            .map(|s| (s.uri.as_str(), s.suite.as_str()))
+            .collect();
         assert_eq!(
-            list(&sources, Some("/k.gpg")),
-            "deb [signed-by=/k.gpg] http://m.example.org/debian bookworm main\n\
-             deb [signed-by=/k.gpg] http://m.example.org/debian bookworm-updates main\n\
-             deb [signed-by=/k.gpg] http://m.example.org/debian-security bookworm-security main\n"
+            uris,
+            [
+                ("http://m.example.org/debian", "bookworm"),
+                ("http://m.example.org/debian", "bookworm-updates"),
+                ("http://m.example.org/debian-security", "bookworm-security"),
+            ]
         );
         for bad in ["m.example.org", "http://m.example.org/debian bookworm", ""] {
             assert!(from_mirror(bad).is_err(), "{bad}");

@@ -31,11 +31,6 @@ case $name in
 apt-get)
     lists=$(value Dir::State::lists "$@")
     case " $* " in
-    *" indextargets "*)
-        for suite in bookworm bookworm-updates bookworm-security; do
-            echo "file:/nonexistent/debian/|$suite|main|Packages"
-        done
-        ;;
     *" update "*) cp "$FAKES/state" "$lists/mirror_InRelease" ;;
     *" --print-uris "*)
         for package; do
@@ -55,6 +50,11 @@ apt-get)
         done
         ;;
     esac
+    ;;
+apt-config)
+    mkdir -p "$FAKES/sources"
+    echo "deb file:/nonexistent/debian bookworm main" >"$FAKES/sources/debian.list"
+    printf "LIST='%s'\nPARTS='%s'\n" "$FAKES/sources.list" "$FAKES/sources/"
     ;;
 apt-cache) printf 'Package: %s\nDepends: linux-image-%s (= 6.1.1-1)\n' "$last" "$release" ;;
 dpkg-deb)

@@ -16,6 +16,7 @@ pub const BUILDER: &str = "IMAGE_BUILDER_TEST_LAB";
 /// Programs the fake stands for.
 const FAKED: &[&str] = &[
     "apt-cache",
+    "apt-config",
     "apt-get",
     "cargo",
     "debugfs",
