@@ -192,7 +192,9 @@ source "qemu" "vexfs" {
   cpus         = 2
   memory       = var.memory
   headless     = true
-  boot_wait    = "1s"
+  # An attempt at SSH before the guest's network is up costs more than this wait: QEMU's user network
+  # has accepted it and repeats its SYN after 6 and 12 seconds only.
+  boot_wait = var.accelerator == "kvm" ? "3s" : "12s"
   # A network card without boot ROM: SeaBIOS would spend seconds in it.
   qemuargs = [
     ["-cpu", "max"],

@@ -37,6 +37,12 @@ impl Site<'_> {
             .env("LC_ALL", "C.UTF-8")
     }
 
+    /// A program that is not on the way to the base, which everything waits for: with fewer
+    /// processors than jobs the others step back (nice(1)).
+    pub(crate) fn background(name: impl Into<std::ffi::OsString>) -> Kept {
+        Site::program("nice").args(["-n", "10"]).arg(name)
+    }
+
     /// Runs one program of a stage to its end, with its output in the stage's log.
     pub(crate) async fn step(&self, stage: &str, command: Kept) -> Result<(), BuildError> {
         keeper::run(command, &self.log(stage), |line| {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
@@ -197,7 +197,15 @@ fn arguments(
         .filter(|name| !name.starts_with('?') && *name != "apt")
         .map(String::as_str)
         .collect();
-    let sync = |from: PathBuf, to: &str| format!("--setup-hook=sync-in {} {to}", from.display());
+    let put = |from: &Path, to: &str, copy: &str| {
+        let from = from.display();
+        if is_unshared() {
+            // Through mmdebstrap, which stays with one foot outside the user namespace.
+            format!("--setup-hook=sync-in '{from}' {to}")
+        } else {
+            format!("--setup-hook={copy} '{from}/.' \"$1{to}\"")
+        }
+    };
     vec![
         "--verbose".into(),
         format!("--mode={mode}"),
@@ -208,9 +216,10 @@ fn arguments(
         // file system is made.
         "--skip=download/empty,essential/unlink,cleanup".into(),
         "--setup-hook=mkdir -p \"$1/var/cache/apt/archives\"".into(),
-        sync(files.into(), "/"),
-        sync(archive.lists(), "/var/lib/apt/lists"),
-        sync(debs.into(), "/var/cache/apt/archives"),
+        put(files, "/", "cp -a"),
+        put(&archive.lists(), "/var/lib/apt/lists", "cp -a"),
+        // Only read, and by far the largest: hard links do.
+        put(debs, "/var/cache/apt/archives", "cp -al"),
         // With its caches there, mmdebstrap takes the lists for updated and does not go to the
         // network. fsync(2) for every file of a root that is thrown away on failure is for nothing.
         "--setup-hook=chown -R 0:0 \"$1/etc\" \"$1/boot\" \"$1/var\"; \

@@ -84,7 +84,7 @@ pub(crate) async fn unpack(
     root: &Path,
 ) -> Result<(), BuildError> {
     fs::create_dir_all(root).map_err(BuildError::io("make", root))?;
-    let command = Site::program("sh")
+    let command = Site::background("sh")
         .args(["-euc", UNPACK, "sh"])
         .arg(root)
         .args(set.debs.iter().map(|deb| debs.join(&deb.file)));

@@ -53,7 +53,7 @@ pub(crate) async fn make(
         let work = site.scratch(STAGE)?;
         let build = work.path().join("build");
         tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
-        let command = Site::program("unshare")
+        let command = Site::background("unshare")
             .args(namespaces())
             .args(["sh", "-euc", ENTER, "sh"])
             .args([builder.dir.join("root"), build.clone()])

@@ -50,7 +50,7 @@ pub(crate) async fn make(
 ) -> Result<Entry, BuildError> {
     site.stage(stage, async |result| {
         let target_dir = workspace.join("target/guest");
-        let mut command = Site::program("cargo")
+        let mut command = Site::background("cargo")
             .args([
                 "build",
                 "--release",
