@@ -16,6 +16,7 @@ mod vexctl;
 use std::pin::Pin;
 use std::time::Duration;
 
+use image_builder::SourceConfig;
 use serde::Serialize;
 
 use crate::lab::{Failure, Lab};
@@ -70,6 +71,32 @@ pub struct Check {
     pub deadline: Duration,
     /// What it does.
     pub story: for<'a> fn(&'a mut Lab) -> Telling<'a>,
+    /// Capabilities of the file system it needs; where the source tree says that one is lacking
+    /// (`lacks` in `vexfs-source.toml`), the check is skipped with that reason.
+    pub needs: &'static [&'static str],
+    /// The variants it is about; empty for all.
+    pub variants: &'static [&'static str],
+}
+
+impl Check {
+    /// Its name in test filters and reports, on the image of a variant.
+    pub fn case_name(&self, variant: &str) -> String {
+        format!("{variant}::{}::{}", self.tier, self.name)
+    }
+
+    /// Whether it says anything about images of this variant.
+    pub fn is_about(&self, variant: &str) -> bool {
+        self.variants.is_empty() || self.variants.contains(&variant)
+    }
+
+    /// Why it cannot be asked of this image, as far as that is known beforehand.
+    pub fn skip_reason(&self, source: &SourceConfig) -> Option<String> {
+        let lacking = self
+            .needs
+            .iter()
+            .find(|need| source.lacks.iter().any(|lack| lack == *need))?;
+        Some(format!("{} says it lacks {lacking}", source.name))
+    }
 }
 
 impl std::fmt::Debug for Check {
@@ -81,16 +108,25 @@ impl std::fmt::Debug for Check {
     }
 }
 
-/// A row: name, what must hold, tier, start, deadline in seconds, story.
+/// A row: name, what must hold, tier, start, deadline in seconds, story; then what is unusual
+/// about it, as `field: value`.
 macro_rules! checks {
-    ($($name:literal $about:literal $tier:ident $start:ident $deadline:literal $story:path;)*) => {
-        &[$(Check {
-            name: $name,
-            about: $about,
-            tier: Tier::$tier,
-            start: Start::$start,
-            deadline: Duration::from_secs($deadline),
-            story: |lab| Box::pin($story(lab)),
+    ($($name:literal $about:literal $tier:ident $start:ident $deadline:literal $story:path
+       $(, $field:ident: $value:expr)*;)*) => {
+        &[$({
+            #[allow(unused_mut, reason = "most rows are quite usual")]
+            let mut check = Check {
+                name: $name,
+                about: $about,
+                tier: Tier::$tier,
+                start: Start::$start,
+                deadline: Duration::from_secs($deadline),
+                story: |lab| Box::pin($story(lab)),
+                needs: &[],
+                variants: &[],
+            };
+            $(check.$field = $value;)*
+            check
         }),*]
     };
 }
