@@ -72,6 +72,38 @@ pub struct CaseResult {
     pub transcript: String,
     /// The kernel log while the check ran.
     pub kernel_log: String,
+    /// What a tool inside the check reported one by one; empty for most checks.
+    pub parts: Vec<Part>,
+    /// Earlier tries of the same check in this run, all of them not green. A pass with earlier
+    /// tries is flaky.
+    pub earlier: Vec<Attempt>,
+}
+
+impl CaseResult {
+    /// Whether it passed only after it had not.
+    pub fn is_flaky(&self) -> bool {
+        self.outcome == Outcome::Pass && !self.earlier.is_empty()
+    }
+}
+
+/// One of many results within a check: a case of a test suite that the check ran in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// The tool's own name for it.
+    pub name: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A try of a check that was not the last one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Attempt {
+    /// Why it was tried again.
+    pub outcome: Outcome,
+    /// What was asked of the guest and what it answered.
+    pub transcript: String,
+    /// The kernel log while it ran.
+    pub kernel_log: String,
 }
 
 /// Somebody who wants to know what happens: the terminal, a JUnit file, a JSON stream.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 
 use crate::checks::{Check, Start};
-use crate::event::{CaseId, CaseResult, Event, Reporter, Reporters};
+use crate::event::{Attempt, CaseId, CaseResult, Event, Reporter, Reporters};
 use crate::lab::{Failure, Lab, Setup};
 use crate::verdict::Outcome;
 
@@ -57,11 +57,14 @@ pub struct Tally {
     pub skipped: usize,
     /// The host could not do its part.
     pub infrastructure: usize,
+    /// Of those that passed: only after they had not.
+    pub flaky: usize,
 }
 
 impl Tally {
-    fn count(&mut self, outcome: &Outcome) {
-        match outcome {
+    fn count(&mut self, result: &CaseResult) {
+        self.flaky += usize::from(result.is_flaky());
+        match &result.outcome {
             Outcome::Pass => self.passed += 1,
             Outcome::Fail { .. } => self.failed += 1,
             Outcome::Skip { .. } => self.skipped += 1,
@@ -85,6 +88,7 @@ impl std::ops::AddAssign for Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.infrastructure += other.infrastructure;
+        self.flaky += other.flaky;
     }
 }
 
@@ -95,6 +99,9 @@ impl std::fmt::Display for Tally {
             "{} passed, {} failed, {} skipped",
             self.passed, self.failed, self.skipped
         )?;
+        if self.flaky > 0 {
+            write!(f, ", {} FLAKY: passed only when tried again", self.flaky)?;
+        }
         match self.infrastructure {
             0 => Ok(()),
             n => write!(f, ", {n} could not run (infrastructure)"),
@@ -107,28 +114,39 @@ pub fn jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs the checks on one image, `jobs` at a time, and reports each as it ends.
+/// How a run goes about its checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Checks at the same time.
+    pub jobs: usize,
+    /// How often a check that is not green is tried again.
+    pub retries: u32,
+}
+
+/// Runs the checks on one image and reports each as it ends. Checks about other variants are left
+/// out; what is known not to be there to check is skipped, with the reason.
 pub async fn run(
     setup: &Arc<Setup>,
     checks: &[&'static Check],
-    jobs: usize,
+    manner: Manner,
     reporters: &SharedReporters,
 ) -> Tally {
-    let results = futures_util::stream::iter(checks.iter().map(|check| async move {
+    let variant = &setup.image.manifest.variant;
+    let checks = checks.iter().filter(|check| check.is_about(variant));
+    let results = futures_util::stream::iter(checks.map(|check| async move {
         reporters.emit(&Event::CaseStarted {
             case: case_id(setup, check),
         });
-        let result = run_check(setup, check).await;
-        let outcome = result.outcome.clone();
-        reporters.emit(&Event::CaseFinished(Box::new(result)));
-        outcome
+        let result = run_or_skip(setup, check, manner.retries).await;
+        reporters.emit(&Event::CaseFinished(Box::new(result.clone())));
+        result
     }))
-    .buffer_unordered(jobs)
-    .collect::<Vec<Outcome>>()
+    .buffer_unordered(manner.jobs.max(1))
+    .collect::<Vec<CaseResult>>()
     .await;
     let mut tally = Tally::default();
-    for outcome in &results {
-        tally.count(outcome);
+    for result in &results {
+        tally.count(result);
     }
     tally
 }
@@ -141,6 +159,41 @@ fn case_id(setup: &Setup, check: &Check) -> CaseId {
     }
 }
 
+async fn run_or_skip(setup: &Arc<Setup>, check: &'static Check, retries: u32) -> CaseResult {
+    match check.skip_reason(&setup.image.manifest.source.config) {
+        None => again(retries, || run_check(setup, check)).await,
+        Some(reason) => CaseResult {
+            case: case_id(setup, check),
+            outcome: Outcome::Skip { reason },
+            took: Duration::ZERO,
+            properties: Vec::new(),
+            transcript: String::new(),
+            kernel_log: String::new(),
+            parts: Vec::new(),
+            earlier: Vec::new(),
+        },
+    }
+}
+
+/// Tries until it is green, at most `retries` times more, and keeps what the earlier tries said.
+async fn again<F: Future<Output = CaseResult>>(
+    retries: u32,
+    mut attempt: impl FnMut() -> F,
+) -> CaseResult {
+    let mut earlier = Vec::new();
+    loop {
+        let result = attempt().await;
+        if result.outcome.is_ok() || earlier.len() >= retries as usize {
+            return CaseResult { earlier, ..result };
+        }
+        earlier.push(Attempt {
+            outcome: result.outcome,
+            transcript: result.transcript,
+            kernel_log: result.kernel_log,
+        });
+    }
+}
+
 /// One check from machine to verdict. Never fails: whatever happens is an outcome.
 pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult {
     let begin = Instant::now();
@@ -149,6 +202,8 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
     let id = format!("{}-{}-{}", case.variant, check.name, std::process::id());
     let mut lab = Lab::new(setup.clone(), check, id);
     let story = tell(&mut lab, check).await;
+    let parts = lab.take_parts();
+    let story = story.and_then(|()| Failure::of_parts(&parts));
     let evidence = lab.finish().await;
     let outcome = evidence.judge(story);
     CaseResult {
@@ -158,6 +213,8 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
         properties: evidence.properties,
         transcript: evidence.transcript,
         kernel_log: evidence.kernel_log,
+        parts,
+        earlier: Vec::new(),
     }
 }
 
@@ -202,5 +259,53 @@ mod tests {
             tally(0, 1).to_string(),
             "0 passed, 0 failed, 0 skipped, 1 could not run (infrastructure)"
         );
+        let flaky = Tally {
+            passed: 3,
+            flaky: 1,
+            ..Tally::default()
+        };
+        assert_eq!(
+            flaky.to_string(),
+            "3 passed, 0 failed, 0 skipped, 1 FLAKY: passed only when tried again"
+        );
+    }
+
+    fn result(outcome: Outcome) -> CaseResult {
+        CaseResult {
+            case: CaseId {
+                variant: "minimal".into(),
+                tier: crate::checks::Tier::Quick,
+                check: "x".into(),
+            },
+            outcome,
+            took: Duration::ZERO,
+            properties: Vec::new(),
+            transcript: String::new(),
+            kernel_log: String::new(),
+            parts: Vec::new(),
+            earlier: Vec::new(),
+        }
+    }
+
+    /// Runs `again` on these outcomes, one a try.
+    async fn tried(retries: u32, outcomes: &[Outcome]) -> CaseResult {
+        let mut outcomes = outcomes.iter().cloned();
+        again(retries, || {
+            let outcome = outcomes.next().expect("no more tries than these");
+            async { result(outcome) }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_pass_after_a_failure_is_flaky_and_says_what_failed() {
+        let fail = Outcome::fail("content", "differs", "");
+        let flaky = tried(2, &[fail.clone(), Outcome::Pass]).await;
+        assert!(flaky.is_flaky());
+        assert_eq!(flaky.earlier[0].outcome, fail);
+        let broken = tried(1, &[fail.clone(), fail.clone()]).await;
+        assert!(!broken.is_flaky() && broken.earlier.len() == 1);
+        assert!(!tried(0, &[Outcome::Pass]).await.is_flaky());
+        assert!(tried(0, &[fail]).await.earlier.is_empty());
     }
 }

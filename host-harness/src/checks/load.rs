@@ -4,35 +4,35 @@ use crate::lab::{Failure, Lab};
 
 /// The fio job: random writes checked by checksum, small enough for emulation. See fio(1),
 /// "Verification".
-const FIO: &str = "fio --name=verify --directory=DIR --size=8m --bs=4k --rw=randwrite --ioengine=psync \
+const FIO: &str = "--name=verify --directory=DIR --size=8m --bs=4k --rw=randwrite --ioengine=psync \
                    --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=64 --randseed=7 --output-format=terse";
 
 /// The stress: fixed stressors, worker counts and operation counts, so that two runs did the same
 /// work. See stress-ng(1).
-const STRESS: &str = "stress-ng --temp-path DIR --hdd 1 --hdd-bytes 4m --hdd-ops 200 --dir 1 --dir-ops 200 \
+const STRESS: &str = "--temp-path DIR --hdd 1 --hdd-bytes 4m --hdd-ops 200 --dir 1 --dir-ops 200 \
                       --rename 1 --rename-ops 300 --seed 7 --timeout 60 --metrics-brief --verify";
 
 /// fio writes, syncs, and reads back with checksums; then once more after a remount.
 pub async fn fio_verify(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
-    let tools = guest.tools(lab).await?;
+    let fio = guest.tool(lab, "fio").await?;
     let mount = guest.fresh_mount(lab).await?;
     let job = FIO.replace("DIR", mount.path());
-    guest.sh(&format!("{tools}/{job}")).await?;
+    guest.sh(&format!("{fio} {job}")).await?;
     mount.unmount(&guest).await?;
     lab.point("unmounted", &guest).await?;
     let mount = guest.mount_again(lab).await?;
-    guest.sh(&format!("{tools}/{job} --verify_only=1")).await?;
+    guest.sh(&format!("{fio} {job} --verify_only=1")).await?;
     mount.unmount(&guest).await
 }
 
 /// stress-ng's file-system stressors; the mount must still work and come off afterwards.
 pub async fn stress(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
-    let tools = guest.tools(lab).await?;
+    let stress = guest.tool(lab, "stress-ng").await?;
     let mount = guest.fresh_mount(lab).await?;
     guest
-        .sh(&format!("{tools}/{}", STRESS.replace("DIR", mount.path())))
+        .sh(&format!("{stress} {}", STRESS.replace("DIR", mount.path())))
         .await?;
     lab.point("stressed", &guest).await?;
     guest

@@ -152,6 +152,9 @@ impl Evidence {
             // The death itself is in the records and in the end; this is how the check met it.
             Err(Failure::Died(death)) => Own::Failed(death.to_string(), String::new()),
             Err(failure @ Failure::Agent { .. }) => Own::Failed(failure.to_string(), String::new()),
+            Err(failure @ Failure::UndeclaredSkip(_)) => {
+                Own::Failed(failure.to_string(), String::new())
+            }
             Err(Failure::Infrastructure(what)) => Own::Infrastructure(what),
         };
         combine(own, &self.end, &self.findings, &[])

@@ -1,6 +1,7 @@
 //! Why a story ended before its end.
 
 use crate::agent::AgentError;
+use crate::event::Part;
 use crate::machine::{Death, MachineError};
 use crate::snapshot::SnapshotError;
 
@@ -29,6 +30,10 @@ pub enum Failure {
         /// What came of it.
         source: AgentError,
     },
+    /// Something the check needs is not there, and nobody declared that beforehand: a check that
+    /// skips itself would look like a pass.
+    #[error("undeclared skip: {0}")]
+    UndeclaredSkip(String),
     /// The host could not do its part; says nothing about the image.
     #[error("{0}")]
     Infrastructure(String),
@@ -46,6 +51,30 @@ impl Failure {
             title: title.into(),
             detail: detail.into(),
         }
+    }
+
+    /// The failure that parts of a check make together.
+    ///
+    /// # Errors
+    /// When one of them failed: that is the answer.
+    pub fn of_parts(parts: &[Part]) -> Result<(), Failure> {
+        let bad: Vec<&Part> = parts.iter().filter(|part| !part.outcome.is_ok()).collect();
+        let Some(first) = bad.first() else {
+            return Ok(());
+        };
+        let title = match bad.len() {
+            1 => format!("{}: {}", first.name, first.outcome.failure().1),
+            n => format!("{n} of {} parts failed, first {}", parts.len(), first.name),
+        };
+        let detail = bad.iter().map(|part| {
+            let (_, title, detail) = part.outcome.failure();
+            format!("{}: {title}\n{detail}", part.name)
+        });
+        Err(Failure::check(
+            "parts",
+            title,
+            detail.collect::<Vec<_>>().join("\n"),
+        ))
     }
 }
 

@@ -405,6 +405,22 @@ impl Guest {
         Ok(format!("{TOOLS}/bin"))
     }
 
+    /// The path of one program of the tools disk.
+    ///
+    /// # Errors
+    /// [`Failure::UndeclaredSkip`] when it is not there: the check cannot be asked then, and
+    /// nobody said so beforehand.
+    pub async fn tool(&self, lab: &Lab, name: &str) -> Result<String, Failure> {
+        let path = format!("{}/{name}", self.tools(lab).await?);
+        let there = self.exec(["test", "-x", &path]).await?;
+        match there.success() {
+            true => Ok(path),
+            false => Err(Failure::UndeclaredSkip(format!(
+                "{name} is not on the tools disk; it is listed in image-builder's tools disk stage"
+            ))),
+        }
+    }
+
     /// Knocks with a wrong secret. `None` when that was refused, otherwise what happened instead.
     ///
     /// # Errors

@@ -17,10 +17,12 @@ use std::time::Duration;
 use image_builder::{Image, SourceConfig};
 
 use crate::checks::{Check, Start};
+use crate::event::Part;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, Machine, MachineSpec};
 use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admission};
+use crate::verdict::Outcome;
 
 pub use evidence::Evidence;
 pub use failure::Failure;
@@ -121,6 +123,7 @@ pub struct Lab {
     settled: Option<Guest>,
     seen: Vec<Guest>,
     machines: Vec<Arc<Machine>>,
+    parts: Vec<Part>,
 }
 
 impl Lab {
@@ -133,7 +136,20 @@ impl Lab {
             settled: None,
             seen: Vec::new(),
             machines: Vec::new(),
+            parts: Vec::new(),
         }
+    }
+
+    /// One of many results that a tool in the guest reports; each is a case of its own in the
+    /// report, and one that failed fails the check.
+    pub fn part(&mut self, name: impl Into<String>, outcome: Outcome) {
+        let name = name.into();
+        self.parts.push(Part { name, outcome });
+    }
+
+    /// The parts so far.
+    pub fn take_parts(&mut self) -> Vec<Part> {
+        std::mem::take(&mut self.parts)
     }
 
     /// Brings up what the check's row asks for, so that its deadline counts only its own work.

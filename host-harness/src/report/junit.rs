@@ -1,19 +1,21 @@
-//! JUnit by `junit-report`, mended where version 0.9 falls short: per-case properties, a count of
-//! the skipped, characters XML 1.0 cannot carry, and `]]>` inside CDATA.
+//! JUnit by `junit-report`, mended where version 0.9 falls short: properties, a count of the
+//! skipped, earlier tries, characters XML 1.0 cannot carry, and `]]>` inside CDATA.
 //!
 //! The file is written anew after every result, so a run that is cut short has reported all it
-//! finished. Names follow the Jenkins xunit plugin's schema (`junit-10.xsd`).
+//! finished. It fits the schema of the Jenkins xunit plugin (`junit-10.xsd`), which has properties
+//! for suites only: so each check is a suite, whose first case is the check itself and whose other
+//! cases are its parts. The same facts stand at the head of the case's output as
+//! `[[PROPERTY|name=value]]`, for readers that show cases only.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use junit_report::{
     Duration, OffsetDateTime, ReportBuilder, TestCase, TestCaseBuilder, TestSuiteBuilder,
 };
-use quick_xml::events::{BytesEnd, BytesStart, Event as Xml};
+use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event as Xml};
 
-use crate::event::{CaseResult, Event, Reporter};
+use crate::event::{CaseResult, Event, Part, Reporter};
 use crate::verdict::outcome::Outcome;
 
 /// Writes `path` after each finished check.
@@ -74,7 +76,7 @@ fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|e| context(e.error))
 }
 
-/// The whole report: a suite per variant, a case per check.
+/// The whole report: a suite per check, and in it a case for the check and one per part.
 ///
 /// # Errors
 /// Only if the XML library refuses its own output.
@@ -83,27 +85,15 @@ pub fn render(
     facts: &[(String, String)],
     results: &[CaseResult],
 ) -> io::Result<String> {
-    let mut suites: BTreeMap<&str, Vec<&CaseResult>> = BTreeMap::new();
-    for result in results {
-        suites.entry(&result.case.variant).or_default().push(result);
-    }
     let mut report = ReportBuilder::new();
-    let mut properties = Vec::new();
-    let mut skipped = Vec::new();
-    for (variant, cases) in &suites {
-        let mut suite = TestSuiteBuilder::new(&format!("vexfs-{variant}"));
+    for result in results {
+        let mut suite = TestSuiteBuilder::new(&format!("vexfs-{}", result.case));
         suite.set_timestamp(started);
-        for case in cases {
-            suite.add_testcase(test_case(case));
-            properties.push(case.properties.as_slice());
+        suite.add_testcase(test_case(result));
+        for part in &result.parts {
+            suite.add_testcase(part_case(result, part));
         }
         report.add_testsuite(suite.build());
-        skipped.push(
-            cases
-                .iter()
-                .filter(|c| matches!(c.outcome, Outcome::Skip { .. }))
-                .count(),
-        );
     }
     let mut bytes = Vec::new();
     report
@@ -111,32 +101,56 @@ pub fn render(
         .write_xml(&mut bytes)
         .map_err(io::Error::other)?;
     let xml = String::from_utf8(bytes).map_err(io::Error::other)?;
-    mend(&xml, facts, &properties, &skipped).map_err(io::Error::other)
+    mend(&xml, facts, results).map_err(io::Error::other)
 }
 
-fn test_case(result: &CaseResult) -> TestCase {
-    let took = Duration::try_from(result.took).unwrap_or(Duration::ZERO);
-    let name = &result.case.check;
-    let mut case = match &result.outcome {
+/// Passed, skipped or not, with its reason in one line and its story below.
+fn bare_case(name: &str, took: Duration, outcome: &Outcome) -> TestCaseBuilder {
+    let (kind, title, detail) = outcome.failure();
+    match outcome {
         Outcome::Pass => TestCaseBuilder::success(name, took),
         Outcome::Skip { reason } => {
             TestCaseBuilder::skipped_with_cause(name, "skipped", &carry(reason))
         }
-        failed => {
-            let (kind, title, detail) = failed.failure();
-            let mut case = if matches!(failed, Outcome::Infrastructure { .. }) {
-                TestCaseBuilder::error(name, took, kind, &carry(title))
-            } else {
-                TestCaseBuilder::failure(name, took, kind, &carry(title))
-            };
+        Outcome::Fail { .. } => {
+            let mut case = TestCaseBuilder::failure(name, took, kind, &carry(title));
             case.set_trace(&cdata(detail));
             case
         }
-    };
-    case.set_classname(&format!("{}.{}", result.case.variant, result.case.tier));
-    case.set_system_out(&cdata(&result.transcript));
+        Outcome::Infrastructure { .. } => {
+            let mut case = TestCaseBuilder::error(name, took, kind, &carry(title));
+            case.set_trace(&cdata(detail));
+            case
+        }
+    }
+}
+
+fn test_case(result: &CaseResult) -> TestCase {
+    // The schema has three decimals for a suite's seconds.
+    let milliseconds = i64::try_from(result.took.as_millis()).unwrap_or(i64::MAX);
+    let took = Duration::milliseconds(milliseconds);
+    let mut case = bare_case(&result.case.check, took, &result.outcome);
+    case.set_classname(&class(result));
+    let properties: String = result
+        .properties
+        .iter()
+        .map(|(name, value)| format!("[[PROPERTY|{name}={value}]]\n"))
+        .collect();
+    case.set_system_out(&cdata(&(properties + &result.transcript)));
     case.set_system_err(&cdata(&result.kernel_log));
     case.build()
+}
+
+/// A part has no time of its own: what is measured is the check.
+fn part_case(result: &CaseResult, part: &Part) -> TestCase {
+    let name = format!("{}::{}", result.case.check, carry(&part.name));
+    let mut case = bare_case(&name, Duration::ZERO, &part.outcome);
+    case.set_classname(&class(result));
+    case.build()
+}
+
+fn class(result: &CaseResult) -> String {
+    format!("{}.{}", result.case.variant, result.case.tier)
 }
 
 /// Text with only the characters XML 1.0 has (section 2.2, production 2): a console can say
@@ -155,33 +169,32 @@ fn cdata(text: &str) -> String {
     carry(text).replace("]]>", "]]]]><![CDATA[>")
 }
 
-/// Adds to the library's XML what it cannot say. `properties` has an entry per case and `skipped`
-/// one per suite, in document order.
+/// Adds to the library's XML what it cannot say. `results` are in the document's order.
 fn mend(
     xml: &str,
     facts: &[(String, String)],
-    properties: &[&[(String, String)]],
-    skipped: &[usize],
+    results: &[CaseResult],
 ) -> Result<String, quick_xml::Error> {
     let mut reader = quick_xml::Reader::from_str(xml);
     let mut writer = quick_xml::Writer::new(Vec::new());
-    let (mut cases, mut suites) = (properties.iter(), skipped.iter());
+    let mut results = results.iter();
+    // The check of a suite whose own case, its first, has not been seen yet.
+    let mut check: Option<&CaseResult> = None;
     loop {
         match reader.read_event()? {
             Xml::Eof => break,
-            Xml::Start(mut tag) => {
-                let name = tag.name().as_ref().to_vec();
-                if name == b"testsuite" {
-                    let count = suites.next().copied().unwrap_or_default().to_string();
-                    tag.push_attribute(("skipped", count.as_str()));
-                }
+            Xml::Start(mut tag) if tag.name().as_ref() == b"testsuite" => {
+                check = results.next();
+                let skipped = check.map_or(0, skipped).to_string();
+                tag.push_attribute(("skipped", skipped.as_str()));
                 writer.write_event(Xml::Start(tag))?;
-                match &name[..] {
-                    b"testsuite" => write_properties(&mut writer, facts)?,
-                    b"testcase" => {
-                        write_properties(&mut writer, cases.next().copied().unwrap_or_default())?;
-                    }
-                    _ => {}
+                let own = check.map_or(&[][..], |result| &result.properties);
+                write_properties(&mut writer, facts.iter().chain(own))?;
+            }
+            Xml::Start(tag) if tag.name().as_ref() == b"testcase" => {
+                writer.write_event(Xml::Start(tag))?;
+                if let Some(result) = check.take() {
+                    write_earlier(&mut writer, result)?;
                 }
             }
             other => writer.write_event(other)?,
@@ -190,13 +203,49 @@ fn mend(
     Ok(String::from_utf8_lossy(&writer.into_inner()).into_owned())
 }
 
-fn write_properties(
-    writer: &mut quick_xml::Writer<Vec<u8>>,
-    properties: &[(String, String)],
-) -> io::Result<()> {
-    if properties.is_empty() {
-        return Ok(());
+fn skipped(result: &CaseResult) -> usize {
+    let parts = result.parts.iter().map(|part| &part.outcome);
+    std::iter::once(&result.outcome)
+        .chain(parts)
+        .filter(|outcome| matches!(outcome, Outcome::Skip { .. }))
+        .count()
+}
+
+/// Earlier tries, in the words of Maven Surefire that Jenkins and nextest use: `flaky…` before a
+/// pass, `rerun…` before a failure.
+fn write_earlier(writer: &mut quick_xml::Writer<Vec<u8>>, result: &CaseResult) -> io::Result<()> {
+    for attempt in &result.earlier {
+        let (kind, title, detail) = attempt.outcome.failure();
+        let what = match attempt.outcome {
+            Outcome::Infrastructure { .. } => "Error",
+            _ => "Failure",
+        };
+        let when = if result.is_flaky() { "flaky" } else { "rerun" };
+        let title = carry(title);
+        writer
+            .create_element(format!("{when}{what}"))
+            .with_attributes([("type", kind), ("message", title.as_str())])
+            .write_inner_content(|inner| {
+                for (name, text) in [
+                    ("stackTrace", detail),
+                    ("system-out", &attempt.transcript),
+                    ("system-err", &attempt.kernel_log),
+                ] {
+                    let text = carry(text);
+                    inner
+                        .create_element(name)
+                        .write_text_content(BytesText::new(&text))?;
+                }
+                Ok(())
+            })?;
     }
+    Ok(())
+}
+
+fn write_properties<'a>(
+    writer: &mut quick_xml::Writer<Vec<u8>>,
+    properties: impl Iterator<Item = &'a (String, String)>,
+) -> io::Result<()> {
     writer.write_event(Xml::Start(BytesStart::new("properties")))?;
     for (name, value) in properties {
         let mut tag = BytesStart::new("property");
@@ -211,7 +260,7 @@ fn write_properties(
 mod tests {
     use super::*;
     use crate::checks::Tier;
-    use crate::event::CaseId;
+    use crate::event::{Attempt, CaseId};
 
     fn result(check: &str, outcome: Outcome, transcript: &str) -> CaseResult {
         CaseResult {
@@ -221,10 +270,12 @@ mod tests {
                 check: check.into(),
             },
             outcome,
-            took: std::time::Duration::from_millis(1500),
+            took: std::time::Duration::from_micros(1_500_999),
             properties: vec![("boot-id".into(), "b<1>\"".into())],
             transcript: transcript.into(),
             kernel_log: "[    0.0] Linux".into(),
+            parts: Vec::new(),
+            earlier: Vec::new(),
         }
     }
 
@@ -257,28 +308,86 @@ mod tests {
         assert!(texts(&xml).contains("end ]]> more"), "{xml}");
     }
 
+    /// One of everything a report can say.
+    fn all_kinds() -> Vec<CaseResult> {
+        let bad = Outcome::fail("content", "not the same", "a\nb");
+        let lost = Outcome::Infrastructure {
+            what: "no room on this host".into(),
+        };
+        let no_fio = Outcome::Skip {
+            reason: "image has no <fio>".into(),
+        };
+        let attempt = |outcome: &Outcome| Attempt {
+            outcome: outcome.clone(),
+            transcript: "first try".into(),
+            kernel_log: "[    0.0] \u{7}oops ]]>".into(),
+        };
+        let part = |name: &str, outcome: &Outcome| Part {
+            name: name.into(),
+            outcome: outcome.clone(),
+        };
+        vec![
+            result("good", Outcome::Pass, "out"),
+            result("skipped", no_fio.clone(), ""),
+            result("bad", bad.clone(), "out"),
+            CaseResult {
+                earlier: vec![attempt(&bad), attempt(&lost)],
+                ..result("flaky", Outcome::Pass, "out")
+            },
+            CaseResult {
+                earlier: vec![attempt(&bad)],
+                ..result("tried_twice", bad.clone(), "out")
+            },
+            result("no_room", lost, ""),
+            CaseResult {
+                parts: vec![
+                    part("rename/00.t", &Outcome::Pass),
+                    part("rename/01.t", &bad),
+                    part("rename/02.t", &no_fio),
+                ],
+                ..result("many", bad, "out")
+            },
+        ]
+    }
+
     #[test]
     fn the_report_says_what_happened() {
-        let xml = report(&[
-            result("good", Outcome::Pass, "out"),
-            result(
-                "skipped",
-                Outcome::Skip {
-                    reason: "image has no <fio>".into(),
-                },
-                "",
-            ),
-            result(
-                "bad",
-                Outcome::fail("content", "not the same", "a\nb"),
-                "out",
-            ),
-        ]);
+        let xml = report(&all_kinds()).replace("><", ">\n<") + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/junit.xml");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &xml).expect("the golden file is written");
+        }
         let golden = include_str!("../../golden/junit.xml");
-        assert_eq!(
-            xml.replace("><", ">\n<"),
-            golden.trim_end(),
-            "golden/junit.xml differs"
-        );
+        assert_eq!(xml, golden, "golden/junit.xml differs");
+    }
+
+    /// What xmllint(1) says of a document against the schema; empty when it is valid.
+    fn complaints(xml: &str) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("junit.xml");
+        std::fs::write(&file, xml).expect("written");
+        let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/junit.xsd");
+        let output = std::process::Command::new("xmllint")
+            .args(["--nonet", "--noout", "--schema", schema])
+            .arg(&file)
+            .output()
+            .expect("xmllint is installed (package libxml2-utils; ci/setup test installs it)");
+        match output.status.success() {
+            true => String::new(),
+            false => String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[test]
+    fn the_report_fits_the_schema_and_the_schema_bites() {
+        let xml = report(&all_kinds());
+        assert_eq!(complaints(&xml), "");
+        assert_eq!(complaints(&report(&[])), "");
+        let wrong = xml.replacen("<system-out>", "<properties/><system-out>", 1);
+        assert!(complaints(&wrong).contains("properties"));
+        let wrong =
+            xml.replacen("<stackTrace>", "<trace>", 1)
+                .replacen("</stackTrace>", "</trace>", 1);
+        assert!(complaints(&wrong).contains("trace"));
     }
 }

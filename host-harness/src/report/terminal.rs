@@ -65,12 +65,17 @@ impl TerminalReporter {
         self.stop();
         let seconds = result.took.as_secs_f64();
         let word = match &result.outcome {
+            Outcome::Pass if result.is_flaky() => "FLAKY",
             Outcome::Pass => "pass",
             Outcome::Skip { .. } => "skip",
             Outcome::Infrastructure { .. } => "INFRA",
             _ => "FAIL",
         };
         self.say(&format!("  {word:<5} {} ({seconds:.1} s)", result.case))?;
+        for attempt in &result.earlier {
+            let (_, title, _) = attempt.outcome.failure();
+            self.say(&format!("        an earlier try: {title}"))?;
+        }
         match &result.outcome {
             Outcome::Pass => Ok(()),
             Outcome::Skip { reason } => self.say(&format!("        {reason}")),

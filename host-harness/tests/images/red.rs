@@ -56,6 +56,8 @@ pub const CASES: &[Red] = &[
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs
                    dd if=/dev/zero of=/mnt/vexfs/verify.0.0 bs=4k count=4 seek=10 conv=notrunc,fsync status=none
                    umount /mnt/vexfs" },
+    Red { name: "tool_missing", check: "fio_verify", point: "start", title: "undeclared skip: fio is not on the tools disk",
+          script: "mkdir -p /run/vexfs-tools; mount -t tmpfs none /run/vexfs-tools" },
     Red { name: "read_only_after_stress", check: "stress", point: "stressed", title: "`echo alive",
           script: "mount -o remount,ro /mnt/vexfs" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",

@@ -46,6 +46,9 @@ pub struct Which {
     /// Checks that run at the same time [default: the number of host processors]
     #[arg(long, value_name = "N")]
     pub parallel: Option<usize>,
+    /// How often a check that is not green is tried again; a pass after that is reported as flaky
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub retries: u32,
 }
 
 /// Options of `validate`.
@@ -115,7 +118,10 @@ pub async fn judge(
         facts: host.facts(),
     });
     let tools = tools(layout, reporters).await?;
-    let jobs = which.parallel.unwrap_or_else(runner::jobs).max(1);
+    let manner = runner::Manner {
+        jobs: which.parallel.unwrap_or_else(runner::jobs),
+        retries: which.retries,
+    };
     let mut tally = runner::Tally::default();
     for image in images {
         let setup = Setup {
@@ -128,7 +134,7 @@ pub async fn judge(
                 .map_or(BOOT_DEADLINE, Duration::from_secs),
             breaks: Vec::new(),
         };
-        tally += runner::run(&Arc::new(setup), &selected, jobs, reporters).await;
+        tally += runner::run(&Arc::new(setup), &selected, manner, reporters).await;
     }
     reporters.emit(&Event::RunFinished {
         seconds: begin.elapsed().as_secs_f64(),
