@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use host_harness::agent::{Client, ExecSpec};
+use host_harness::checks::counts::Scale;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
@@ -21,9 +22,6 @@ const STARTER: &str = "__starter";
 
 /// How long one request may take on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Forks in a row in the soak, unless `VEXFS_SOAK` says otherwise (the nightly run says 1000).
-const SOAK: u32 = 5;
 
 fn main() {
     keeper::hook();
@@ -281,15 +279,13 @@ fn open_files() -> usize {
 }
 
 async fn soak() -> Result<(), Failed> {
-    let count = match std::env::var("VEXFS_SOAK") {
-        Ok(count) => count.parse()?,
-        Err(_) => SOAK,
-    };
+    let scale = Scale::of_environment()?;
+    let count = scale.count("fork_soak").ok_or("no such count")?;
     let snapshot = snapshot().await?;
     let logs = tempfile::tempdir()?;
     let mut answered = Vec::new();
     let mut before = 0;
-    for number in 0..count {
+    for number in 0..count.times {
         let fork = snapshot.fork("soak", logs.path()).await?;
         assert_eq!(sh(&fork.agent, "echo $((6 * 7))").await?, "42");
         answered.push(fork.timing.answered);

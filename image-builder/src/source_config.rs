@@ -81,6 +81,15 @@ impl SourceConfig {
         }
     }
 
+    /// The mount(8) command for its file system, with the options it wants.
+    pub fn mount_command(&self, device: &str, target: &str) -> String {
+        let options = match self.mount_options.as_str() {
+            "" => String::new(),
+            options => format!("-o {options} "),
+        };
+        format!("mount -t {} {options}{device} {target}", self.fstype)
+    }
+
     /// Reads the text of such a file; `path` is for messages.
     ///
     /// # Errors

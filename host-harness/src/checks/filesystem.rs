@@ -1,6 +1,6 @@
 //! The file system as a user meets it: make it, mount it, trust it with data.
 
-use crate::lab::{Failure, Lab};
+use crate::lab::{Failure, Lab, SCRATCH};
 
 /// A fresh file system mounts by its type name, is empty, and unmounts.
 pub async fn mkfs_mount(lab: &mut Lab) -> Result<(), Failure> {
@@ -72,4 +72,31 @@ pub async fn write_remount_compare(lab: &mut Lab) -> Result<(), Failure> {
         ));
     }
     mount.unmount(&guest).await
+}
+
+/// Mounts, finds what all earlier rounds wrote, writes one line more, unmounts; many times.
+pub async fn mount_cycles(lab: &mut Lab) -> Result<(), Failure> {
+    let guest = lab.guest().await?;
+    let rounds = lab.count("mount_cycles")?;
+    let mount = guest.fresh_mount(lab).await?;
+    let dir = mount.path().to_owned();
+    guest.sh(&format!(": > {dir}/rounds")).await?;
+    mount.unmount(&guest).await?;
+    let half = rounds / 2;
+    for (from, to) in [(1, half), (half + 1, rounds)] {
+        let again = lab.source().mount_command(SCRATCH, &dir);
+        guest
+            .sh(&format!(
+                "for round in $(seq {from} {to}); do
+                   {again}
+                   seen=$(wc -l < {dir}/rounds)
+                   [ $seen -eq $((round - 1)) ] || {{ echo \"round $round finds $seen lines\"; exit 1; }}
+                   echo $round >> {dir}/rounds
+                   umount {dir}
+                 done"
+            ))
+            .await?;
+        lab.point("halfway", &guest).await?;
+    }
+    Ok(())
 }

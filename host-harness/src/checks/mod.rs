@@ -5,6 +5,7 @@
 //! to QEMU. How machines come about is the [`Lab`]'s work, who judges is the runner's.
 
 mod boot;
+pub mod counts;
 mod filesystem;
 mod invitation;
 mod load;
@@ -159,6 +160,8 @@ pub const REGISTRY: &[Check] = checks! {
         Quick Settled 180 load::fio_verify;
     "stress" "a short stress-ng run leaves a healthy file system"
         Quick Settled 180 load::stress;
+    "mount_cycles" "mounts and unmounts again and again, and what was written stays"
+        Full Settled 300 filesystem::mount_cycles;
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
 };

@@ -21,7 +21,7 @@ const EXPLANATION: Duration = Duration::from_secs(3);
 const POWER_OFF: Duration = Duration::from_secs(60);
 
 /// Serial of the scratch disk, as `/dev/disk/by-id` shows it.
-const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
+pub const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
 
 /// Where the tools disk is mounted.
 const TOOLS: &str = "/run/vexfs-tools";
@@ -380,15 +380,8 @@ impl Guest {
     pub async fn mount_again(&self, lab: &Lab) -> Result<Mount, Failure> {
         let source = lab.source();
         let path = format!("/mnt/{}", source.fstype);
-        let options = match source.mount_options.as_str() {
-            "" => String::new(),
-            options => format!("-o {options}"),
-        };
-        self.sh(&format!(
-            "mkdir -p {path}; mount -t {} {options} {SCRATCH} {path}",
-            source.fstype
-        ))
-        .await?;
+        let mount = source.mount_command(SCRATCH, &path);
+        self.sh(&format!("mkdir -p {path}; {mount}")).await?;
         Ok(Mount { path })
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use image_builder::{Image, SourceConfig};
 
+use crate::checks::counts::Scale;
 use crate::checks::{Check, Start};
 use crate::event::Part;
 use crate::host::Host;
@@ -26,7 +27,7 @@ use crate::verdict::Outcome;
 
 pub use evidence::Evidence;
 pub use failure::Failure;
-pub use guest::{Guest, Mount};
+pub use guest::{Guest, Mount, SCRATCH};
 pub use uninvited::Uninvited;
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
@@ -124,6 +125,7 @@ pub struct Lab {
     seen: Vec<Guest>,
     machines: Vec<Arc<Machine>>,
     parts: Vec<Part>,
+    facts: Vec<(String, String)>,
 }
 
 impl Lab {
@@ -137,6 +139,7 @@ impl Lab {
             seen: Vec::new(),
             machines: Vec::new(),
             parts: Vec::new(),
+            facts: Vec::new(),
         }
     }
 
@@ -145,6 +148,21 @@ impl Lab {
     pub fn part(&mut self, name: impl Into<String>, outcome: Outcome) {
         let name = name.into();
         self.parts.push(Part { name, outcome });
+    }
+
+    /// How often a check does what it does in this run, by the table in `checks/counts.toml`; the
+    /// report says it.
+    ///
+    /// # Errors
+    /// When the table has no such row, or the environment asks for nonsense.
+    pub fn count(&mut self, name: &str) -> Result<u64, Failure> {
+        let scale = Scale::of_environment().map_err(Failure::Infrastructure)?;
+        let count = scale.count(name).ok_or_else(|| {
+            Failure::Infrastructure(format!("checks/counts.toml has no row `{name}`"))
+        })?;
+        self.facts
+            .push((format!("count-{name}"), count.to_string()));
+        Ok(count.times)
     }
 
     /// The parts so far.
@@ -295,10 +313,13 @@ impl Lab {
             settled,
             seen,
             machines,
+            facts,
             ..
         } = self;
         drop(settled);
-        evidence::collect(&setup, seen, machines).await
+        let mut evidence = evidence::collect(&setup, seen, machines).await;
+        evidence.properties.extend(facts);
+        evidence
     }
 }
 

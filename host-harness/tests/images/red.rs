@@ -60,6 +60,8 @@ pub const CASES: &[Red] = &[
           script: "mkdir -p /run/vexfs-tools; mount -t tmpfs none /run/vexfs-tools" },
     Red { name: "read_only_after_stress", check: "stress", point: "stressed", title: "`echo alive",
           script: "mount -o remount,ro /mnt/vexfs" },
+    Red { name: "line_too_many", check: "mount_cycles", point: "halfway", title: "lines",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo more >> /mnt/vexfs/rounds; umount /mnt/vexfs" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",
           script: "mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 somebody' > /root/.ssh/authorized_keys" },
     Red { name: "panic_in_mid_exec", check: "mkfs_mount", point: "start", title: "panic",
