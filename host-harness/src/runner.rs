@@ -223,7 +223,8 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     lab.prepare().await?;
     let deadline = check.deadline;
     match tokio::time::timeout(deadline, (check.story)(lab)).await {
-        Ok(result) => result,
+        Ok(Ok(())) => lab.balance().await,
+        Ok(failed) => failed,
         Err(_) => Err(Failure::check(
             "deadline",
             overrun(check.start, deadline),

@@ -28,6 +28,7 @@ pub async fn mkfs_mount(lab: &mut Lab) -> Result<(), Failure> {
             inside,
         ));
     }
+    lab.point("mounted", &guest).await?;
     mount.unmount(&guest).await
 }
 
@@ -65,10 +66,13 @@ pub async fn write_remount_compare(lab: &mut Lab) -> Result<(), Failure> {
         ])
         .await?;
     if !differences.success() {
+        let lines = differences.stdout_text();
+        let said = format!("{lines}{}", differences.stderr_text());
+        let what = content_difference(&lines);
         return Err(Failure::check(
             "content",
-            "content differs after a remount",
-            format!("{}{}", differences.stdout_text(), differences.stderr_text()),
+            format!("content differs after a remount: {what}"),
+            said,
         ));
     }
     mount.unmount(&guest).await
@@ -99,4 +103,76 @@ pub async fn mount_cycles(lab: &mut Lab) -> Result<(), Failure> {
         lab.point("halfway", &guest).await?;
     }
     Ok(())
+}
+
+/// The first file of what `comm -3` of two lists of sha256sum(1) shows, and what became of it: the
+/// second list's lines begin with a tab.
+fn content_difference(lines: &str) -> String {
+    let file = |line: &str| {
+        let name = line.trim_start().split_once("  ").map(|(_, name)| name);
+        name.unwrap_or(line).to_owned()
+    };
+    let (after, before): (Vec<&str>, Vec<&str>) =
+        lines.lines().partition(|line| line.starts_with('\t'));
+    let after: Vec<String> = after.into_iter().map(file).collect();
+    let before: Vec<String> = before.into_iter().map(file).collect();
+    let first = |what: &str, files: &mut dyn Iterator<Item = &String>| {
+        files.next().map(|name| format!("{name} {what}"))
+    };
+    first(
+        "is lost",
+        &mut before.iter().filter(|name| !after.contains(name)),
+    )
+    .or_else(|| first("is not what was written", &mut before.iter()))
+    .or_else(|| first("was never written", &mut after.iter()))
+    .unwrap_or_else(|| "the files cannot be read".into())
+}
+
+/// What files took is free again when they are deleted and the disk has been told. Blocks and
+/// inodes are counted in the same mount, so that only what the file system keeps for itself (a log,
+/// a bitmap) is beside the point.
+pub async fn space_returns(lab: &mut Lab) -> Result<(), Failure> {
+    let guest = lab.guest().await?;
+    let mount = guest.fresh_mount(lab).await?;
+    let dir = mount.path().to_owned();
+    // The first directory and the first file may make the file system set up what it then keeps.
+    guest
+        .sh(&format!(
+            "cd {dir}; mkdir warm; echo up > warm/file; rm -r warm; sync"
+        ))
+        .await?;
+    let before = guest.room(&mount).await?;
+    guest
+        .sh(&format!(
+            "cd {dir}; mkdir tree
+             for n in 1 2 3 4 5 6 7 8; do head -c 300000 /dev/zero > tree/$n; done
+             sync"
+        ))
+        .await?;
+    lab.point("written", &guest).await?;
+    guest
+        .sh(&format!(
+            "cd {dir}; rm -r tree; sync; echo 2 > /proc/sys/vm/drop_caches"
+        ))
+        .await?;
+    let kept = guest.room_kept(&mount, before).await?;
+    if let Some(first) = kept.first() {
+        return Err(Failure::check("space", first.clone(), kept.join("\n")));
+    }
+    mount.unmount(&guest).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::content_difference;
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let says = content_difference;
+        assert_eq!(says("aa  ./a b\n"), "./a b is lost");
+        assert_eq!(says("aa  ./a\n\tbb  ./a\n"), "./a is not what was written");
+        assert_eq!(says("aa  ./a\n\tbb  ./a\ncc  ./c\n"), "./c is lost");
+        assert_eq!(says("\tbb  ./new\n"), "./new was never written");
+        assert_eq!(says(""), "the files cannot be read");
+    }
 }

@@ -21,6 +21,7 @@ use image_builder::SourceConfig;
 use serde::Serialize;
 
 use crate::lab::{Failure, Lab};
+use crate::verdict::{Expectations, Expected};
 
 /// How dear a check is; `quick` runs include `boot-only` ones, `full` runs all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -77,6 +78,9 @@ pub struct Check {
     pub needs: &'static [&'static str],
     /// The variants it is about; empty for all.
     pub variants: &'static [&'static str],
+    /// What the second judge may or must find while it runs. Whatever else it finds counts against
+    /// the check.
+    pub expects: &'static [Expected],
 }
 
 impl Check {
@@ -109,6 +113,13 @@ impl std::fmt::Debug for Check {
     }
 }
 
+impl Check {
+    /// What it declares to the second judge.
+    pub fn expectations(&self) -> Expectations {
+        Expectations::declared(self.expects)
+    }
+}
+
 /// A row: name, what must hold, tier, start, deadline in seconds, story; then what is unusual
 /// about it, as `field: value`.
 macro_rules! checks {
@@ -125,6 +136,7 @@ macro_rules! checks {
                 story: |lab| Box::pin($story(lab)),
                 needs: &[],
                 variants: &[],
+                expects: &[],
             };
             $(check.$field = $value;)*
             check
@@ -152,6 +164,8 @@ pub const REGISTRY: &[Check] = checks! {
         Quick Settled 60 filesystem::mkfs_mount;
     "write_remount_compare" "what was written is there after a remount"
         Quick Settled 120 filesystem::write_remount_compare;
+    "space_returns" "what deleted files took is free again"
+        Quick Settled 60 filesystem::space_returns;
     "vexctl_status" "vexctl shows its version and the status of a mount"
         Quick Settled 60 vexctl::status;
     "service" "vexfs.service starts, mounts and stops"
@@ -194,6 +208,13 @@ mod tests {
                 name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_declared_can_be_meant() {
+        for check in REGISTRY {
+            assert_eq!(check.expectations().verify(), Ok(()), "{}", check.name);
         }
     }
 

@@ -1,15 +1,18 @@
 //! What machines leave behind, gathered when a story is over, and turned into what the second
 //! judge reads.
 
+use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 
 use super::{Failure, Guest, Setup};
+use crate::checks::Check;
 use crate::machine::{Death, Machine, Mark};
+use crate::verdict::ledger::Leak;
 use crate::verdict::outcome::{End, Own, combine};
-use crate::verdict::{Expectations, Finding, MachineEvent, Outcome, Record, judge};
+use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, judge};
 
 /// What is known about a check besides its own word.
 #[derive(Debug, Clone)]
@@ -23,12 +26,15 @@ pub struct Evidence {
     /// What each machine's log says, judged apart: one machine's kernel log proves nothing about
     /// another's console.
     findings: Vec<Finding>,
+    leaks: Vec<Leak>,
     end: End,
 }
 
 /// Ends all machines and reads what they left.
 pub(super) async fn collect(
     setup: &Setup,
+    check: &Check,
+    leaks: Vec<Leak>,
     mut guests: Vec<Guest>,
     machines: Vec<Arc<Machine>>,
 ) -> Evidence {
@@ -37,29 +43,37 @@ pub(super) async fn collect(
         transcript: String::new(),
         kernel_log: String::new(),
         findings: Vec::new(),
+        leaks,
         end: if machines.is_empty() {
             End::NeverStarted
         } else {
             End::Marked
         },
     };
+    let mut records = Vec::new();
     for machine in machines {
         let guest = guests
             .iter()
             .position(|guest| guest.machine().id() == machine.id());
         let guest = guest.map(|at| guests.swap_remove(at));
-        evidence.add(machine, guest).await;
+        records.push(evidence.add(machine, guest).await);
     }
+    evidence.findings = judge_all(&records, &check.expectations());
     evidence
 }
 
 impl Evidence {
-    /// Ends one machine and takes what it and its guest leave.
-    async fn add(&mut self, machine: Arc<Machine>, guest: Option<Guest>) {
+    /// Ends one machine and takes what it and its guest leave; returns what the second judge is to
+    /// read.
+    async fn add(&mut self, machine: Arc<Machine>, guest: Option<Guest>) -> Vec<Record> {
         let mut records = Vec::new();
         let mut property = |name: &str, value: String| self.properties.push((name.into(), value));
         property("machine-id", machine.id().to_owned());
+        let mut events = Vec::new();
+        let mut declared = false;
         if let Some(guest) = guest {
+            declared = guest.powered_off();
+            events.extend(guest.has_reset().then_some(MachineEvent::GuestReset));
             property("boot-id", guest.boot_id().to_owned());
             // A guest that cannot even show its log any more has not come to the end of the check.
             if machine.death().is_none()
@@ -81,11 +95,12 @@ impl Evidence {
                 ));
             }
         }
-        match machine.death() {
-            Some(death) if !death.is_orderly() => self.end = End::Undeclared(death.to_string()),
-            _ => {}
+        if let Some(death) = machine.death() {
+            events.extend(death_event(&death));
+            if !(declared && death.is_orderly()) {
+                self.end = End::Undeclared(death.to_string());
+            }
         }
-        let events = machine_records(&machine);
         let console = machine.console().clone();
         // The story is over and its guest is dropped: this is the last hold on the machine.
         match Arc::try_unwrap(machine).map(Machine::kill) {
@@ -102,12 +117,12 @@ impl Evidence {
                 .extend(lines.iter().map(|line| format!("{}\n", line.text)));
         }
         records.extend(lines.iter().map(|line| Record::console(&line.text)));
-        records.extend(events);
-        self.findings.extend(judge(&records, &Expectations::none()));
+        records.extend(events.into_iter().map(Record::event));
         self.properties
             .push(("console".into(), console.path().display().to_string()));
         self.properties
             .push(("console-sha256".into(), console.digest()));
+        records
     }
 }
 
@@ -121,13 +136,42 @@ fn facts(setup: &Setup) -> Vec<(String, String)> {
     facts
 }
 
-fn machine_records(machine: &Machine) -> Option<Record> {
-    let event = match machine.death()? {
-        Death::GuestPanicked => MachineEvent::GuestPanicked,
-        Death::DiskError { .. } => MachineEvent::DiskError,
-        _ => return None,
+/// What a death says to the second judge. All of them came before we ended the machine ourselves.
+fn death_event(death: &Death) -> Option<MachineEvent> {
+    match death {
+        Death::GuestPanicked => Some(MachineEvent::GuestPanicked),
+        Death::DiskError { .. } => Some(MachineEvent::DiskError),
+        Death::Exited {
+            status: Some(status),
+            ..
+        } => {
+            let signal = status.signal().map(MachineEvent::QemuKilled);
+            signal.or(status.code().map(MachineEvent::QemuExited))
+        }
+        Death::Exited { status: None, .. } | Death::VsockLost { .. } => None,
+    }
+}
+
+/// Judges each machine by itself. What the check declared must come from one of them.
+fn judge_all(machines: &[Vec<Record>], expected: &Expectations) -> Vec<Finding> {
+    let all: Vec<Vec<Finding>> = machines
+        .iter()
+        .map(|records| judge(records, expected))
+        .collect();
+    let missing = |finding: &Finding| finding.kind == Kind::Missing;
+    // Absent from one machine is no matter, absent from every one is.
+    let absent = |finding: &Finding| {
+        all.iter()
+            .all(|found| found.iter().any(|f| f.title == finding.title))
     };
-    Some(Record::event(event))
+    let mut findings: Vec<Finding> = Vec::new();
+    for finding in all.iter().flatten() {
+        let told = |f: &Finding| missing(f) && f.title == finding.title;
+        if !missing(finding) || (absent(finding) && !findings.iter().any(told)) {
+            findings.push(finding.clone());
+        }
+    }
+    findings
 }
 
 fn show(record: &KmsgRecord) -> String {
@@ -149,14 +193,49 @@ impl Evidence {
         let own = match story {
             Ok(()) => Own::Passed,
             Err(Failure::Check { title, detail, .. }) => Own::Failed(title, detail),
-            // The death itself is in the records and in the end; this is how the check met it.
-            Err(Failure::Died(death)) => Own::Failed(death.to_string(), String::new()),
+            Err(Failure::Died(death)) => Own::CutOff(death.to_string()),
             Err(failure @ Failure::Agent { .. }) => Own::Failed(failure.to_string(), String::new()),
             Err(failure @ Failure::UndeclaredSkip(_)) => {
                 Own::Failed(failure.to_string(), String::new())
             }
             Err(Failure::Infrastructure(what)) => Own::Infrastructure(what),
         };
-        combine(own, &self.end, &self.findings, &[])
+        combine(own, &self.end, &self.findings, &self.leaks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{Expected, Matcher};
+
+    const ROW: &[Expected] = &[Expected {
+        what: Matcher::rule("warning"),
+        must: true,
+        why: "the module says so",
+    }];
+
+    fn warning() -> Vec<Record> {
+        let text = "WARNING: CPU: 0 PID: 1 at fs/x.c:1 f+0x1/0x2 [x]";
+        vec![Record::kmsg(1, 0, 4, Duration::ZERO, text)]
+    }
+
+    #[test]
+    fn what_a_row_declares_may_come_from_any_machine_and_must_from_one() {
+        let expected = Expectations::declared(ROW);
+        let counts = |machines: &[Vec<Record>]| -> Vec<String> {
+            let findings = judge_all(machines, &expected);
+            let mut counting = findings.iter().filter(|f| f.allowed.is_none());
+            counting.by_ref().map(|f| f.title.clone()).collect()
+        };
+        assert_eq!(counts(&[warning()]), [""; 0]);
+        assert_eq!(counts(&[Vec::new(), warning()]), [""; 0]);
+        let absent = "expected in the log, but absent: rule `warning`";
+        assert_eq!(counts(&[Vec::new(), Vec::new()]), [absent]);
+        assert!(
+            judge_all(&[warning()], &Expectations::none())[0]
+                .allowed
+                .is_none()
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! A guest as a story sees it: something to run programs on, with a disk to make a file system on.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent_protocol::AGENT_PORT;
@@ -10,6 +12,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{Failure, Lab};
 use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
 use crate::machine::{Machine, MachineError};
+use crate::verdict::ledger::Room;
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
@@ -24,7 +27,7 @@ const POWER_OFF: Duration = Duration::from_secs(60);
 pub const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
 
 /// Where the tools disk is mounted.
-const TOOLS: &str = "/run/vexfs-tools";
+pub(super) const TOOLS: &str = "/run/vexfs-tools";
 
 /// A running guest whose agent answers. Clones are the same guest.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ struct Inner {
     client: Client,
     boot_id: String,
     patience: Duration,
+    resets_before: u32,
+    powered_off: AtomicBool,
     mark: OnceCell<u64>,
     kernel_log: Mutex<Vec<KmsgRecord>>,
     notes: Mutex<Vec<String>>,
@@ -108,6 +113,8 @@ impl Guest {
                 source,
             })?;
         Ok(Guest(Arc::new(Inner {
+            resets_before: machine.resets(),
+            powered_off: AtomicBool::new(false),
             machine,
             client,
             boot_id: info.boot_id,
@@ -121,6 +128,16 @@ impl Guest {
     /// The kernel's id of this boot (`/proc/sys/kernel/random/boot_id`).
     pub fn boot_id(&self) -> &str {
         &self.0.boot_id
+    }
+
+    /// Whether the story has shut it down itself, in good order.
+    pub(super) fn powered_off(&self) -> bool {
+        self.0.powered_off.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has reset its machine since its agent answered.
+    pub(super) fn has_reset(&self) -> bool {
+        self.0.machine.resets() > self.0.resets_before
     }
 
     /// The machine under it.
@@ -215,15 +232,31 @@ impl Guest {
         } else {
             ""
         };
+        let said = output.stderr_text();
+        let said = match said.trim_end().lines().last() {
+            Some(last) => format!(": {last}"),
+            None => String::new(),
+        };
         Err(Failure::check(
             "command",
-            format!("`{first}{more}` {}", output.ending()),
+            format!("`{first}{more}` {}{said}", output.ending()),
             format!(
                 "$ {script}\n{}{}",
                 output.stdout_text(),
                 output.stderr_text()
             ),
         ))
+    }
+
+    /// Puts a file of the host into the guest, executable for root.
+    ///
+    /// # Errors
+    /// When it cannot be read here or written there.
+    pub(super) async fn put(&self, from: &Path, to: &str) -> Result<(), Failure> {
+        let content = std::fs::read(from)
+            .map_err(|e| Failure::Infrastructure(format!("cannot read {}: {e}", from.display())))?;
+        let put = self.0.client.put_file(to, 0o700, &content, self.0.patience);
+        self.ask(&format!("put {to}"), put).await
     }
 
     /// Waits until systemd is done with the boot, whatever it thinks of it.
@@ -318,7 +351,10 @@ impl Guest {
         self.ask("power off", self.0.client.power_off(self.0.patience))
             .await?;
         match tokio::time::timeout(POWER_OFF, self.0.machine.died()).await {
-            Ok(death) if death.is_orderly() => Ok(()),
+            Ok(death) if death.is_orderly() => {
+                self.0.powered_off.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Ok(death) => Err(Failure::Died(death)),
             Err(_) => Err(Failure::check(
                 "power",
@@ -383,6 +419,37 @@ impl Guest {
         let mount = source.mount_command(SCRATCH, &path);
         self.sh(&format!("mkdir -p {path}; {mount}")).await?;
         Ok(Mount { path })
+    }
+
+    /// Free room on a mount.
+    ///
+    /// # Errors
+    /// When the guest does not tell.
+    pub async fn room(&self, mount: &Mount) -> Result<Room, Failure> {
+        let said = self
+            .sh(&format!(
+                "stat --file-system --format='%S %f %d' {}",
+                mount.path
+            ))
+            .await?;
+        Room::parse(&said).map_err(|e| Failure::check("ledger", e.to_string(), said))
+    }
+
+    /// What a mount has less room for than before, as sentences. What a file system frees in the
+    /// background is waited for, a second at most.
+    ///
+    /// # Errors
+    /// When the guest does not tell.
+    pub async fn room_kept(&self, mount: &Mount, before: Room) -> Result<Vec<String>, Failure> {
+        let mut kept = before.lost(self.room(mount).await?);
+        for _ in 0..4 {
+            if kept.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            kept = before.lost(self.room(mount).await?);
+        }
+        Ok(kept)
     }
 
     /// The folder with the programs of the tools disk.

@@ -8,6 +8,7 @@
 mod evidence;
 mod failure;
 mod guest;
+mod ledger;
 mod uninvited;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::layout::Layout;
 use crate::machine::{ExtraDisk, Machine, MachineSpec};
 use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admission};
 use crate::verdict::Outcome;
+use crate::verdict::ledger::{Leak, Ledger};
 
 pub use evidence::Evidence;
 pub use failure::Failure;
@@ -43,6 +45,8 @@ pub struct Break {
     pub point: &'static str,
     /// What to run, as root.
     pub script: &'static str,
+    /// What is put into the guest for it: a file of the host, and its path there.
+    pub files: Vec<(PathBuf, &'static str)>,
 }
 
 /// What is the same for all checks of one image in one run.
@@ -121,7 +125,8 @@ pub struct Lab {
     setup: Arc<Setup>,
     check: &'static Check,
     id: String,
-    settled: Option<Guest>,
+    settled: Option<(Guest, Ledger)>,
+    leaks: Vec<Leak>,
     seen: Vec<Guest>,
     machines: Vec<Arc<Machine>>,
     parts: Vec<Part>,
@@ -136,6 +141,7 @@ impl Lab {
             check,
             id,
             settled: None,
+            leaks: Vec::new(),
             seen: Vec::new(),
             machines: Vec::new(),
             parts: Vec::new(),
@@ -183,8 +189,9 @@ impl Lab {
             let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
             self.seen.push(guest.clone());
             guest.mark().await?;
+            let before = ledger::take(&guest, self.source()).await?;
             self.point("start", &guest).await?;
-            self.settled = Some(guest);
+            self.settled = Some((guest, before));
         }
         Ok(())
     }
@@ -194,12 +201,25 @@ impl Lab {
     /// # Errors
     /// When the check's row asks for none: the row is wrong then, not the image.
     pub async fn guest(&mut self) -> Result<Guest, Failure> {
-        self.settled.clone().ok_or_else(|| {
-            Failure::Infrastructure(format!(
+        match &self.settled {
+            Some((guest, _)) => Ok(guest.clone()),
+            None => Err(Failure::Infrastructure(format!(
                 "check `{}` declares no settled guest",
                 self.check.name
-            ))
-        })
+            ))),
+        }
+    }
+
+    /// Asks the settled guest, if there is one, what the story has not given back. For a story that
+    /// was told to its end: what one leaves that broke off is no leak.
+    ///
+    /// # Errors
+    /// When the guest does not answer any more.
+    pub async fn balance(&mut self) -> Result<(), Failure> {
+        if let Some((guest, before)) = &self.settled {
+            self.leaks = ledger::balance(guest, self.source(), before).await?;
+        }
+        Ok(())
     }
 
     /// A machine from power-on to the agent's first answer.
@@ -252,15 +272,16 @@ impl Lab {
     /// When the breaking itself fails: the test would prove nothing.
     pub async fn point(&self, name: &str, guest: &Guest) -> Result<(), Failure> {
         for broken in self.setup.breaks.iter().filter(|b| b.point == name) {
-            guest
-                .sh(broken.script)
-                .await
-                .map_err(|failure| match failure {
-                    Failure::Died(death) => Failure::Died(death),
-                    other => Failure::Infrastructure(format!(
-                        "the test could not break anything: {other}"
-                    )),
-                })?;
+            let could_not = |failure: Failure| match failure {
+                Failure::Died(death) => Failure::Died(death),
+                other => {
+                    Failure::Infrastructure(format!("the test could not break anything: {other}"))
+                }
+            };
+            for (from, to) in &broken.files {
+                guest.put(from, to).await.map_err(could_not)?;
+            }
+            guest.sh(broken.script).await.map_err(could_not)?;
         }
         Ok(())
     }
@@ -310,14 +331,16 @@ impl Lab {
     pub async fn finish(self) -> Evidence {
         let Lab {
             setup,
+            check,
             settled,
+            leaks,
             seen,
             machines,
             facts,
             ..
         } = self;
         drop(settled);
-        let mut evidence = evidence::collect(&setup, seen, machines).await;
+        let mut evidence = evidence::collect(&setup, check, leaks, seen, machines).await;
         evidence.properties.extend(facts);
         evidence
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub(super) struct Coroner {
     pub(super) qmp: Qmp,
     pub(super) gate: Option<Arc<Gate>>,
     pub(super) last_shutdown: Arc<Mutex<Option<String>>>,
+    /// How often the guest has reset the machine.
+    pub(super) resets: Arc<AtomicU32>,
 }
 
 impl Coroner {
@@ -101,6 +104,9 @@ impl Coroner {
                     self.tell(MachineEvent::Shutdown { guest, reason });
                 }
                 "RESET" => {
+                    if guest {
+                        self.resets.fetch_add(1, Ordering::Relaxed);
+                    }
                     self.void_connections();
                     self.tell(MachineEvent::Reset { guest, reason });
                 }

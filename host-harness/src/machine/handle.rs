@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ pub struct Machine {
     pub(super) link: Option<Link>,
     events: broadcast::Sender<MachineEvent>,
     death: watch::Receiver<Option<Death>>,
+    resets: Arc<AtomicU32>,
     tasks: Vec<JoinHandle<()>>,
     qemu: Shared,
     pub(super) daemon: Shared,
@@ -135,7 +137,9 @@ impl Machine {
             qmp: qmp.clone(),
             gate: gate.clone(),
             last_shutdown: Arc::default(),
+            resets: Arc::default(),
         };
+        let resets = coroner.resets.clone();
         let pid = qemu.pid();
         let qemu: Shared = Arc::new(Mutex::new(Some(qemu)));
         let (daemon, daemon_log) = daemon.unzip();
@@ -161,6 +165,7 @@ impl Machine {
             link,
             events,
             death: died,
+            resets,
             tasks,
             qemu,
             daemon,
@@ -249,6 +254,12 @@ impl Machine {
     /// How it died, if it has.
     pub fn death(&self) -> Option<Death> {
         self.death.borrow().clone()
+    }
+
+    /// How often the guest has reset the machine so far: reboots, asked for or not, and triple
+    /// faults. A firmware may do it too before it boots anything.
+    pub fn resets(&self) -> u32 {
+        self.resets.load(Ordering::Relaxed)
     }
 
     /// Waits for the agent and shakes hands with it, all within `within`.

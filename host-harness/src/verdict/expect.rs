@@ -1,5 +1,7 @@
 //! What a check declares about the log: findings it knows of, and findings that must appear.
 
+use std::borrow::Cow;
+
 use super::finding::{Finding, Kind, Severity};
 use super::rule::RULES;
 
@@ -7,13 +9,24 @@ use super::rule::RULES;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Matcher {
     /// The one with exactly this title.
-    Title(String),
+    Title(Cow<'static, str>),
     /// Those whose title begins like this.
-    TitleStart(String),
+    TitleStart(Cow<'static, str>),
     /// Those of this kind.
     Kind(Kind),
     /// Those found by this rule.
-    Rule(String),
+    Rule(Cow<'static, str>),
+}
+
+/// One line of what a check declares, as it stands in the check's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Which findings.
+    pub what: Matcher,
+    /// Whether the check has failed without them; otherwise they are only allowed.
+    pub must: bool,
+    /// Why that is all right, for the report.
+    pub why: &'static str,
 }
 
 /// A declaration that cannot be meant.
@@ -24,7 +37,7 @@ pub enum Undeclared {
     NoReason(String),
     /// There is no such rule.
     #[error("an expected finding names the rule `{0}`, which is not in src/verdict/rules")]
-    UnknownRule(String),
+    UnknownRule(Cow<'static, str>),
 }
 
 /// What a check declared. Nothing, by default.
@@ -52,6 +65,18 @@ impl Expectations {
     pub fn require(mut self, what: Matcher, reason: &str) -> Expectations {
         self.required.push((what, reason.into()));
         self
+    }
+
+    /// What a row declares.
+    pub fn declared(rows: &[Expected]) -> Expectations {
+        rows.iter().fold(Expectations::none(), |all, row| {
+            let what = row.what.clone();
+            if row.must {
+                all.require(what, row.why)
+            } else {
+                all.allow(what, row.why)
+            }
+        })
     }
 
     /// Whether the declarations make sense; for a registry of checks to ask at start.
@@ -123,10 +148,20 @@ impl Expectations {
 }
 
 impl Matcher {
+    /// Those found by this rule of `src/verdict/rules`.
+    pub const fn rule(name: &'static str) -> Matcher {
+        Matcher::Rule(Cow::Borrowed(name))
+    }
+
+    /// Those whose title begins like this.
+    pub const fn title_start(start: &'static str) -> Matcher {
+        Matcher::TitleStart(Cow::Borrowed(start))
+    }
+
     fn fits(&self, rule: &str, title: &str, kind: Kind) -> bool {
         match self {
             Matcher::Title(exact) => title == exact,
-            Matcher::TitleStart(start) => title.starts_with(start.as_str()),
+            Matcher::TitleStart(start) => title.starts_with(start.as_ref()),
             Matcher::Kind(wanted) => kind == *wanted,
             Matcher::Rule(name) => rule == name,
         }

@@ -28,7 +28,7 @@ mod rule;
 mod timeline;
 mod title;
 
-pub use expect::{Expectations, Matcher, Undeclared};
+pub use expect::{Expectations, Expected, Matcher, Undeclared};
 pub use finding::{Finding, Follower, Kind, Severity};
 pub use judge::judge;
 pub use outcome::Outcome;

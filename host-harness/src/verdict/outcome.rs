@@ -39,6 +39,8 @@ pub enum Own {
     Passed,
     /// It was not content: title, then detail.
     Failed(String, String),
+    /// The guest ended under it: how it met that, in words.
+    CutOff(String),
     /// It could not be asked here, and said why.
     Skipped(String),
     /// The harness could not ask.
@@ -148,6 +150,11 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
             let title = format!("the guest ended without the check's end mark: {how}");
             return Outcome::fail("ended", title, detail(""));
         }
+        // However it ended: the check has not come to its end.
+        (_, Own::CutOff(how)) => {
+            let title = format!("the guest ended without the check's end mark: {how}");
+            return Outcome::fail("ended", title, detail(""));
+        }
         (End::NeverStarted, Own::Passed) => {
             let what = "the check passed without ever reaching a guest";
             return Outcome::Infrastructure { what: what.into() };
@@ -176,6 +183,7 @@ fn detail(first: &str, own: &Own, end: &End, findings: &[Finding], leaks: &[Leak
             out.push(format!("The check itself says: {title}"));
             out.extend((!text.is_empty() && text != first).then(|| text.clone()));
         }
+        Own::CutOff(how) => out.push(format!("The check itself was cut off: {how}")),
         Own::Skipped(reason) => out.push(format!("The check itself was skipped: {reason}")),
         Own::Infrastructure(what) => out.push(format!("The check itself could not go on: {what}")),
     }
@@ -306,6 +314,7 @@ mod tests {
     fn an_undeclared_end_fails_whatever_else() {
         for own in [
             Own::Passed,
+            Own::CutOff("QEMU exited with 0".into()),
             Own::Skipped("x".into()),
             Own::Infrastructure("x".into()),
         ] {

@@ -46,6 +46,14 @@ pub const CASES: &[Red] = &[
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs
                    printf X | dd of=/mnt/vexfs/deep/er/file-65536 bs=1 seek=40000 conv=notrunc,fsync status=none
                    umount /mnt/vexfs" },
+    Red { name: "mount_left_behind", check: "mkfs_mount", point: "mounted", title: "left (tmpfs) is still mounted on /run/left",
+          script: "mkdir /run/left; mount -t tmpfs left /run/left" },
+    Red { name: "loop_device_left_behind", check: "mkfs_mount", point: "mounted", title: "block device loop0 is still set up",
+          script: "truncate -s 1M /run/loop; losetup /dev/loop0 /run/loop" },
+    Red { name: "second_user_of_the_module", check: "mkfs_mount", point: "mounted", title: "the module has 1 users, before it had 0",
+          script: "mkdir /run/again; mount --bind /mnt/vexfs /run/again; sleep 300 > /run/again/file &" },
+    Red { name: "file_left_behind", check: "space_returns", point: "written", title: "bytes were not freed",
+          script: "cp /mnt/vexfs/tree/1 /mnt/vexfs/forgotten; sync" },
     Red { name: "missing_vexctl", check: "vexctl_status", point: "start", title: "`vexctl --version` exited with",
           script: "rm /usr/sbin/vexctl" },
     Red { name: "idle_service", check: "service", point: "start", title: "did not mount what fstab names",
@@ -74,6 +82,7 @@ pub fn turns_red(case: &Red) -> Result<(), Failed> {
     let breaks = vec![Break {
         point: case.point,
         script: case.script,
+        files: Vec::new(),
     }];
     let result = super::run(super::DEFAULT, check, breaks)?;
     super::show(&result);

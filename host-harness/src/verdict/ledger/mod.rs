@@ -129,7 +129,8 @@ pub fn difference(before: &Ledger, after: &Ledger) -> Vec<Leak> {
 }
 
 impl Room {
-    fn lost(self, now: Room) -> Vec<String> {
+    /// What there is less of now, as sentences.
+    pub fn lost(self, now: Room) -> Vec<String> {
         let bytes = |room: Room| u128::from(room.free_blocks) * u128::from(room.block_bytes);
         let mut out = Vec::new();
         if bytes(now) < bytes(self) {

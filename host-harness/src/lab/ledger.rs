@@ -1,0 +1,126 @@
+//! Taking the leak ledger in a settled guest, before a story and after it.
+//!
+//! Reading costs six small requests to the agent, all under way at once, and no program in the guest;
+//! letting it settle costs one shell. A slab cache that SLUB has merged with one of another owner has no
+//! line in `/proc/slabinfo` and cannot be counted. The in-tree module's is never merged, for it has a
+//! constructor (mm/slab_common.c, `slab_unmergeable`); that of another tree may be, and is then named
+//! in the report: booting every image with `slab_nomerge` for that would change what is tested.
+
+use std::time::Duration;
+
+use image_builder::SourceConfig;
+
+use super::guest::TOOLS;
+use super::{Failure, Guest};
+use crate::verdict::ledger::{self, Leak, Ledger, Malformed};
+use crate::verdict::taint::Taint;
+
+/// How long reading the ledger, or letting the guest settle for it, may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Largest file of `/proc` that is read, in bytes.
+const LARGEST: u64 = 4 << 20;
+
+/// What the kernel gives back late (an RCU grace period, a work queue) is waited for this often, this
+/// long each time. A clean guest is clean at the first look.
+const LATE: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(150),
+    Duration::from_millis(600),
+];
+
+/// The ledger now.
+pub(super) async fn take(guest: &Guest, source: &SourceConfig) -> Result<Ledger, Failure> {
+    let (modules, slabs, taint, mounts, devices) = tokio::try_join!(
+        read(guest, "/proc/modules"),
+        read(guest, "/proc/slabinfo"),
+        read(guest, "/proc/sys/kernel/tainted"),
+        read(guest, "/proc/mounts"),
+        read(guest, "/proc/partitions"),
+    )?;
+    let mounts = ledger::mounts(&mounts).map_err(malformed)?;
+    let mut open_files = std::collections::BTreeSet::new();
+    let ours = || mounts.keys().filter(|mount| mount.kind == source.fstype);
+    if ours().next().is_some() {
+        let listing = guest
+            .exec([
+                "find",
+                "/proc",
+                "-maxdepth",
+                "3",
+                "-path",
+                "/proc/[0-9]*/fd/*",
+                "-printf",
+                "%p -> %l\\n",
+            ])
+            .await?
+            .stdout_text();
+        for mount in ours() {
+            open_files.extend(ledger::open_files(&listing, &mount.target));
+        }
+    }
+    Ok(Ledger {
+        module_users: ledger::refcount(&modules, &source.module).map_err(malformed)?,
+        slabs: ledger::slab_caches(&slabs, &source.module.replace('-', "_")).map_err(malformed)?,
+        taint: Taint(taint.trim().parse().map_err(|_| no_taint(&taint))?),
+        mounts,
+        devices: ledger::block_devices(&devices).map_err(malformed)?,
+        open_files,
+        room: None,
+    })
+}
+
+/// What the story has not given back, once the guest has had its time.
+pub(super) async fn balance(
+    guest: &Guest,
+    source: &SourceConfig,
+    before: &Ledger,
+) -> Result<Vec<Leak>, Failure> {
+    let mut leaks = Vec::new();
+    for late in LATE {
+        tokio::time::sleep(late).await;
+        settle(guest, source).await?;
+        leaks = ledger::difference(before, &take(guest, source).await?);
+        if leaks.is_empty() {
+            break;
+        }
+    }
+    Ok(leaks)
+}
+
+/// Takes down what the lab itself put up, and has the kernel give back what it only keeps.
+async fn settle(guest: &Guest, source: &SourceConfig) -> Result<(), Failure> {
+    let caches = source.module.replace('-', "_");
+    let told = guest
+        .sh(&format!(
+            "! mountpoint -q {TOOLS} || umount {TOOLS} || true
+             sync; echo 3 > /proc/sys/vm/drop_caches
+             for cache in /sys/kernel/slab/{caches}*; do
+               [ ! -L \"$cache\" ] || echo \"slab cache ${{cache##*/}} is merged and not counted\"
+               [ ! -w \"$cache/shrink\" ] || echo 1 > \"$cache/shrink\"
+             done"
+        ))
+        .await?;
+    for line in told.lines() {
+        guest.note(line).await;
+    }
+    Ok(())
+}
+
+async fn read(guest: &Guest, file: &str) -> Result<String, Failure> {
+    let content = guest.client().get_file(file, LARGEST, PATIENCE);
+    let content = guest.ask(&format!("read {file}"), content).await?;
+    Ok(String::from_utf8_lossy(&content.bytes).into_owned())
+}
+
+/// A guest whose `/proc` is not what it should be has failed; nothing is known of its leaks.
+fn malformed(error: Malformed) -> Failure {
+    Failure::check("ledger", error.to_string(), error.line)
+}
+
+fn no_taint(text: &str) -> Failure {
+    malformed(Malformed {
+        file: "/proc/sys/kernel/tainted",
+        line: text.chars().take(120).collect(),
+    })
+}
