@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use image_builder::BuildEvent;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checks::Tier;
 use crate::verdict::outcome::Outcome;
@@ -25,6 +25,23 @@ pub enum Event {
         /// What happened.
         step: BuildEvent,
     },
+    /// The checks of an image are about to run.
+    Validating {
+        /// The variant.
+        variant: String,
+        /// Why a stored verdict does not do.
+        why: String,
+    },
+    /// The checks of an image do not run: they have passed before, and nothing they depend on has
+    /// changed since.
+    VerdictStored {
+        /// The variant.
+        variant: String,
+        /// When the latest of them ran, in seconds since the epoch.
+        at: u64,
+        /// What came of each then.
+        results: Vec<CaseResult>,
+    },
     /// A check begins.
     CaseStarted {
         /// Which.
@@ -40,7 +57,7 @@ pub enum Event {
 }
 
 /// The name of one check on one image.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CaseId {
     /// The image's variant.
     pub variant: String,
@@ -57,7 +74,7 @@ impl std::fmt::Display for CaseId {
 }
 
 /// What became of one check, with the evidence that ties it to a machine that ran.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseResult {
     /// Which check, on which variant.
     pub case: CaseId,
@@ -87,7 +104,7 @@ impl CaseResult {
 }
 
 /// One of many results within a check: a case of a test suite that the check ran in the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// The tool's own name for it.
     pub name: String,
@@ -96,7 +113,7 @@ pub struct Part {
 }
 
 /// A try of a check that was not the last one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Why it was tried again.
     pub outcome: Outcome,

@@ -4,7 +4,7 @@
 //! client of the daemon in the guest; [`snapshot`] freezes a booted machine and forks it; [`lab`]
 //! gives a check its guests and keeps what they leave; [`checks`] is the table of what must hold; [`verdict`] is the second judge, who reads the kernel
 //! log; [`runner`] brings them together and emits [`event`]s; [`report`] turns those into
-//! something for a reader. [`host`] probes what the machine we run on offers.
+//! something for a reader; [`stored`] keeps a verdict beside its image. [`host`] probes what the machine we run on offers.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`event::CaseResult`] (what came of it). Building images is left to
@@ -22,4 +22,5 @@ pub mod report;
 pub mod runner;
 mod secret_scan;
 pub mod snapshot;
+pub mod stored;
 pub mod verdict;

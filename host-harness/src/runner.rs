@@ -61,6 +61,16 @@ pub struct Tally {
     pub flaky: usize,
 }
 
+impl<'a> FromIterator<&'a CaseResult> for Tally {
+    fn from_iter<I: IntoIterator<Item = &'a CaseResult>>(results: I) -> Tally {
+        let mut tally = Tally::default();
+        for result in results {
+            tally.count(result);
+        }
+        tally
+    }
+}
+
 impl Tally {
     fn count(&mut self, result: &CaseResult) {
         self.flaky += usize::from(result.is_flaky());
@@ -124,16 +134,17 @@ pub struct Manner {
 }
 
 /// Runs the checks on one image and reports each as it ends. Checks about other variants are left
-/// out; what is known not to be there to check is skipped, with the reason.
+/// out; what is known not to be there to check is skipped, with the reason. The results are
+/// in the order in which they ended.
 pub async fn run(
     setup: &Arc<Setup>,
     checks: &[&'static Check],
     manner: Manner,
     reporters: &SharedReporters,
-) -> Tally {
+) -> Vec<CaseResult> {
     let variant = &setup.image.manifest.variant;
     let checks = checks.iter().filter(|check| check.is_about(variant));
-    let results = futures_util::stream::iter(checks.map(|check| async move {
+    futures_util::stream::iter(checks.map(|check| async move {
         reporters.emit(&Event::CaseStarted {
             case: case_id(setup, check),
         });
@@ -142,13 +153,8 @@ pub async fn run(
         result
     }))
     .buffer_unordered(manner.jobs.max(1))
-    .collect::<Vec<CaseResult>>()
-    .await;
-    let mut tally = Tally::default();
-    for result in &results {
-        tally.count(result);
-    }
-    tally
+    .collect()
+    .await
 }
 
 fn case_id(setup: &Setup, check: &Check) -> CaseId {

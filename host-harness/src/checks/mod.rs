@@ -18,13 +18,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use image_builder::SourceConfig;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lab::{Failure, Lab};
 use crate::verdict::{Expectations, Expected};
 
 /// How dear a check is; `quick` runs include `boot-only` ones, `full` runs all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
     /// The image comes up.

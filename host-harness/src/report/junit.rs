@@ -44,6 +44,7 @@ impl Reporter for JunitReporter {
         match event {
             Event::RunStarted { facts } => self.facts.clone_from(facts),
             Event::CaseFinished(result) => self.results.push((**result).clone()),
+            Event::VerdictStored { results, .. } => self.results.extend_from_slice(results),
             Event::RunFinished { .. } => {}
             _ => return Ok(()),
         }

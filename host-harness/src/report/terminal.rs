@@ -7,6 +7,7 @@ use image_builder::BuildEvent;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::event::{CaseResult, Event, Reporter};
+use crate::stored;
 use crate::verdict::outcome::Outcome;
 
 /// How many lines of a failure's detail the terminal shows; the report has all.
@@ -129,6 +130,19 @@ impl Reporter for TerminalReporter {
                 }
                 _ => Ok(()),
             },
+            Event::Validating { variant, why } if self.verbose || self.explain => {
+                self.say(&format!("  check {variant}: {why}"))
+            }
+            Event::Validating { .. } => Ok(()),
+            Event::VerdictStored {
+                variant,
+                at,
+                results,
+            } => self.say(&format!(
+                "  same  {variant}: {} checks, verdict of {}",
+                results.len(),
+                stored::utc(*at)
+            )),
             Event::CaseStarted { case } => self.start(case.to_string()),
             Event::CaseFinished(result) => self.case(result),
             Event::RunFinished { .. } => {

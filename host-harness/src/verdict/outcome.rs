@@ -1,12 +1,12 @@
 //! One outcome from two judges: what the check says of itself, and what log, machine and ledger say.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Severity};
 use super::ledger::Leak;
 
 /// What became of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// It holds, and nothing spoke against it.

@@ -4,6 +4,7 @@
 mod bad_input;
 mod leftovers;
 mod template;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -21,6 +22,9 @@ fn main() {
     }
     for (name, test) in template::TESTS {
         trials.push(Trial::test(format!("template::{name}"), *test));
+    }
+    for (name, test) in verdict::TESTS {
+        trials.push(Trial::test(format!("verdict::{name}"), *test));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -13,7 +13,7 @@ use host_harness::runner::SharedReporters;
 use image_builder::{BuildEvent, BuildRequest, Image};
 
 use crate::options::{Machines, Place, Usage};
-use crate::validate;
+use crate::validate::{self, Again};
 
 /// What to build.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,9 +59,30 @@ pub struct Args {
     place: Place,
     #[command(flatten)]
     machines: Machines,
+    #[command(flatten)]
+    again: Revalidate,
     /// Do not boot and check the images afterwards
     #[arg(long)]
     no_validation: bool,
+}
+
+/// Whether what has passed before is checked again.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Revalidate {
+    /// Run the checks even if they passed on this very image before
+    #[arg(long)]
+    revalidate: bool,
+}
+
+impl Revalidate {
+    /// The rule that follows from it.
+    pub fn rule(&self) -> Again {
+        if self.revalidate {
+            Again::Always
+        } else {
+            Again::IfChanged
+        }
+    }
 }
 
 /// Builds, then validates (quick).
@@ -89,6 +110,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         &host,
         images,
         &validate::Which::default(),
+        args.again.rule(),
         &reporters,
     )
     .await

@@ -18,6 +18,8 @@ pub struct Args {
     #[command(flatten)]
     which: validate::Which,
     #[command(flatten)]
+    again: build::Revalidate,
+    #[command(flatten)]
     place: Place,
     #[command(flatten)]
     machines: Machines,
@@ -40,7 +42,15 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     let begin = Instant::now();
     let images = build::images(&layout, &host, &args.what, true, &reporters).await?;
     let built = begin.elapsed();
-    let code = validate::judge(&layout, &host, images.clone(), &args.which, &reporters).await?;
+    let code = validate::judge(
+        &layout,
+        &host,
+        images.clone(),
+        &args.which,
+        args.again.rule(),
+        &reporters,
+    )
+    .await?;
     let text = summary.text(&layout, &host, &images, &args.which, built, begin.elapsed());
     std::fs::write(layout.reports().join("summary.txt"), &text)?;
     print!("\n{text}");

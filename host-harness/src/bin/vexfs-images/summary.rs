@@ -8,6 +8,7 @@ use std::time::Duration;
 use host_harness::event::{CaseResult, Event, Reporter};
 use host_harness::host::Host;
 use host_harness::layout::Layout;
+use host_harness::stored;
 use host_harness::verdict::Outcome;
 use image_builder::{BuildEvent, Image};
 
@@ -21,7 +22,11 @@ pub struct Summary(Arc<Mutex<Seen>>);
 struct Seen {
     stages: Vec<(String, f64)>,
     same: usize,
+    /// What ran now.
     cases: Vec<CaseResult>,
+    /// What ran before and holds still, and when.
+    stored: Vec<CaseResult>,
+    stored_at: u64,
 }
 
 impl Summary {
@@ -42,9 +47,11 @@ impl Summary {
     ) -> String {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |pick: fn(&Outcome) -> bool| {
-            seen.cases.iter().filter(|case| pick(&case.outcome)).count()
+            let all = seen.cases.iter().chain(&seen.stored);
+            all.filter(|case| pick(&case.outcome)).count()
         };
         let passed = count(|o| matches!(o, Outcome::Pass));
+        let skipped = count(|o| matches!(o, Outcome::Skip { .. }));
         let failed: Vec<String> = seen
             .cases
             .iter()
@@ -101,12 +108,23 @@ impl Summary {
         line(
             "checked",
             format!(
-                "{passed} of {} checks passed{}",
-                seen.cases.len(),
+                "{passed} of {} checks passed{}{}{}",
+                seen.cases.len() + seen.stored.len(),
+                match skipped {
+                    0 => String::new(),
+                    n => format!(", {n} skipped"),
+                },
                 match failed.len() {
                     0 => String::new(),
                     _ => format!("; not: {}", failed.join(", ")),
-                }
+                },
+                match seen.stored.len() {
+                    0 => String::new(),
+                    n => format!(
+                        "; {n} of them on {}, and nothing has changed since",
+                        stored::utc(seen.stored_at)
+                    ),
+                },
             ),
         );
         line(
@@ -152,6 +170,10 @@ impl Reporter for Summary {
                 ..
             } => seen.same += 1,
             Event::CaseFinished(result) => seen.cases.push((**result).clone()),
+            Event::VerdictStored { results, at, .. } => {
+                seen.stored.extend_from_slice(results);
+                seen.stored_at = seen.stored_at.max(*at);
+            }
             _ => {}
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::ValueEnum;
 use host_harness::checks::{self, Tier};
 use host_harness::event::Event;
@@ -12,6 +13,7 @@ use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, TerminalReporter};
 use host_harness::runner::{self, SharedReporters};
+use host_harness::stored::{self, Basis};
 use image_builder::{BuildEvent, Image, ToolsRequest};
 
 use crate::options::{self, Machines, Place, Usage};
@@ -82,7 +84,24 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });
-    judge(&layout, &host, images, &args.which, &reporters).await
+    judge(
+        &layout,
+        &host,
+        images,
+        &args.which,
+        Again::Always,
+        &reporters,
+    )
+    .await
+}
+
+/// When checks run that have passed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Whatever is known.
+    Always,
+    /// When the image, the checks, this program or how machines run here have changed.
+    IfChanged,
 }
 
 /// Runs the checks on finished images, and writes JUnit beside what `reporters` do.
@@ -91,6 +110,7 @@ pub async fn judge(
     host: &Host,
     images: Vec<Image>,
     which: &Which,
+    again: Again,
     reporters: &SharedReporters,
 ) -> anyhow::Result<u8> {
     let tier = match which.test_type {
@@ -122,8 +142,11 @@ pub async fn judge(
         jobs: which.parallel.unwrap_or_else(runner::jobs),
         retries: which.retries,
     };
+    let harness = stored::harness_digest(&layout.cache).context("cannot read this program")?;
     let mut tally = runner::Tally::default();
     for image in images {
+        let dir = image.dir.clone();
+        let variant = image.manifest.variant.clone();
         let setup = Setup {
             layout: layout.clone(),
             host: host.clone(),
@@ -134,7 +157,29 @@ pub async fn judge(
                 .map_or(BOOT_DEADLINE, Duration::from_secs),
             breaks: Vec::new(),
         };
-        tally += runner::run(&Arc::new(setup), &selected, manner, reporters).await;
+        let about = selected.iter().filter(|check| check.is_about(&variant));
+        let about: Vec<&'static checks::Check> = about.copied().collect();
+        let basis = Basis::of(&setup, &harness);
+        let why = match again {
+            Again::Always => "asked for".to_owned(),
+            Again::IfChanged => match stored::find(&dir, &basis, &about) {
+                Ok((at, results)) => {
+                    tally += results.iter().collect();
+                    reporters.emit(&Event::VerdictStored {
+                        variant,
+                        at,
+                        results,
+                    });
+                    continue;
+                }
+                Err(why) => why,
+            },
+        };
+        reporters.emit(&Event::Validating { variant, why });
+        let results = runner::run(&Arc::new(setup), &about, manner, reporters).await;
+        tally += results.iter().collect();
+        stored::keep(&dir, basis, &host.facts(), results)
+            .with_context(|| format!("cannot keep the verdict in {}", dir.display()))?;
     }
     reporters.emit(&Event::RunFinished {
         seconds: begin.elapsed().as_secs_f64(),
