@@ -13,7 +13,7 @@ use crate::stages::{builder, programs, seal};
 use crate::versions::Versions;
 use crate::{
     BuildError, BuildEvent, BuildRequest, Image, KernelRecord, Progress, SourceConfig, data, host,
-    run, tree,
+    run, source,
 };
 
 /// Free space asked for before anything is built, in MiB: what a cold minimal build leaves in the
@@ -36,7 +36,6 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let recipe = data::recipe(&request.workspace)?;
     let variant = data::variant(&request.workspace, &request.variant)?;
     let disk_bytes = check(request, &recipe, &variant)?;
-    let config = SourceConfig::of_tree(&request.source)?;
     host::require_tools()?;
     let site = Site {
         cache: request.cache_dir.clone(),
@@ -48,6 +47,12 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }
     site.sweep().await;
+    let source = source::prepare(&site, request).await?;
+    let config = source.config;
+    let request = &BuildRequest {
+        source: source.tree,
+        ..request.clone()
+    };
     let archive = Archive::open(&site, request.mirror.as_deref()).await?;
     let packages = resolve(
         &site,
@@ -66,8 +71,8 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
         provisioning: &provisioning,
         disk_bytes,
         source_config: &config,
-        source_digest: tree::digest(&request.source)
-            .map_err(BuildError::io("read", &request.source))?,
+        source_digest: source.digest,
+        source_origin: source.origin,
         versions: Versions::ask(&site).await?,
         rustc: rustc(&site, &request.workspace).await?,
     };
@@ -122,7 +127,6 @@ fn absolute(request: &BuildRequest) -> Result<BuildRequest, BuildError> {
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(BuildError::io("find", path));
     Ok(BuildRequest {
         workspace: absolute(&request.workspace)?,
-        source: absolute(&request.source)?,
         out_dir: absolute(&request.out_dir)?,
         cache_dir: absolute(&request.cache_dir)?,
         ..request.clone()
@@ -159,14 +163,6 @@ fn check(request: &BuildRequest, recipe: &Recipe, variant: &Variant) -> Result<u
     if !["kvm", "tcg"].contains(&request.accelerator.as_str()) {
         let remedy = "QEMU's accelerators here are kvm and tcg".into();
         return Err(bad("--accel", &request.accelerator, remedy));
-    }
-    if !request.source.is_dir() {
-        return Err(BuildError::MissingSource {
-            path: request.source.clone(),
-            said: "there is no such folder. Give the one in which `make vm-build` makes the \
-                   module, by --vexfs-source DIR"
-                .into(),
-        });
     }
     let size = request.disk_size.as_ref().unwrap_or(&variant.disk_size);
     disk_bytes(size).ok_or_else(|| {

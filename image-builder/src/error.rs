@@ -62,6 +62,22 @@ pub enum BuildError {
         /// What is wrong with it and what to give instead.
         said: String,
     },
+    /// The source is not what was said about it.
+    #[error("the source {source_tree} is not used: {said}")]
+    SourceRefused {
+        /// What was named.
+        source_tree: String,
+        /// What does not hold.
+        said: String,
+    },
+    /// A repository does not answer.
+    #[error("cannot fetch from {url}: {said}. Check the address and the network")]
+    SourceFetch {
+        /// The repository's address.
+        url: String,
+        /// git's own words.
+        said: String,
+    },
     /// The VexFS tree does not compile.
     #[error("`{command}` failed in {}: {first_error}\nwhole log: {}", source_tree.display(), log.display())]
     SourceBuild {

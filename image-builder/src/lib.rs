@@ -17,6 +17,7 @@ mod build;
 mod data;
 mod error;
 mod event;
+mod git;
 mod grub;
 mod host;
 mod image;
@@ -26,6 +27,7 @@ mod plan;
 mod request;
 mod run;
 mod scratch;
+mod source;
 mod source_config;
 mod sources;
 mod sparse;
@@ -40,9 +42,10 @@ pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
 pub use image::Image;
 pub use manifest::{
-    FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord, SourceRecord,
-    StageRecord,
+    FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord, SourceOrigin,
+    SourceRecord, StageRecord,
 };
 pub use request::{BuildRequest, ToolsRequest};
+pub use source::SourceChecks;
 pub use source_config::SourceConfig;
 pub use stages::tools_disk::tools_disk;

@@ -94,6 +94,39 @@ pub struct SourceRecord {
     /// The git commit it is at, when it is a clean checkout.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commit: Option<String>,
+    /// Where it came from, when that was not a folder of the building host.
+    #[serde(skip_serializing_if = "SourceOrigin::is_folder", default)]
+    pub origin: SourceOrigin,
+}
+
+/// Where a source tree came from. All empty: a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceOrigin {
+    /// A tarball's file name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tarball: Option<String>,
+    /// Its SHA-256 in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tarball_sha256: Option<String>,
+    /// A git repository's address, without user name and password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub git: Option<String>,
+    /// The tag or commit that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The commit it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// What `git verify-tag` said, where a signature was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+impl SourceOrigin {
+    fn is_folder(&self) -> bool {
+        *self == SourceOrigin::default()
+    }
 }
 
 /// One of our programs.

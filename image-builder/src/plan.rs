@@ -15,7 +15,7 @@ use crate::store::{Entry, Stage};
 use crate::versions::Versions;
 use crate::{
     BuildError, BuildRequest, FileRecord, KernelRecord, Manifest, ProgramRecord, SourceConfig,
-    SourceRecord, StageRecord, image, sources,
+    SourceOrigin, SourceRecord, StageRecord, image, sources,
 };
 
 /// The Debian packages of a build, resolved to exact versions.
@@ -36,6 +36,7 @@ pub(crate) struct MadeFrom<'a> {
     pub(crate) provisioning: &'a Provisioning<'a>,
     pub(crate) disk_bytes: u64,
     pub(crate) source_digest: String,
+    pub(crate) source_origin: SourceOrigin,
     pub(crate) source_config: &'a SourceConfig,
     pub(crate) versions: Versions,
     pub(crate) rustc: String,
@@ -182,7 +183,11 @@ impl MadeFrom<'_> {
             source: SourceRecord {
                 config: self.source_config.clone(),
                 sha256: self.source_digest.clone(),
-                commit: commit(site, &self.request.source).await,
+                commit: match &self.source_origin.commit {
+                    Some(commit) => Some(commit.clone()),
+                    None => commit(site, &self.request.source).await,
+                },
+                origin: self.source_origin.clone(),
             },
             programs: programs(&made.programs)?,
             tools,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::SourceChecks;
+
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRequest {
@@ -16,8 +18,11 @@ pub struct BuildRequest {
     pub vexfs_version: String,
     /// Kernel series, `6.1` or `6.12`.
     pub kernel_version: String,
-    /// The VexFS source tree; it is copied, never written to.
+    /// The VexFS source: a folder, a tarball, or `URL@REVISION` of a git repository. It is copied,
+    /// never written to.
     pub source: PathBuf,
+    /// What must be true of it.
+    pub source_checks: SourceChecks,
     /// Where `images/` and `logs/` are made.
     pub out_dir: PathBuf,
     /// Where finished stages and downloaded packages are kept.
@@ -57,6 +62,7 @@ impl BuildRequest {
             vexfs_version: "1.0.0".into(),
             kernel_version: "6.1".into(),
             source: workspace.join("vexfs"),
+            source_checks: SourceChecks::default(),
             cache_dir: default_cache(&out_dir),
             out_dir,
             mirror: None,

@@ -5,6 +5,7 @@
 mod failures;
 mod lab;
 mod schema;
+mod source;
 mod stages;
 mod template;
 
@@ -15,7 +16,13 @@ fn main() {
     if let Some(scenario) = std::env::var_os(lab::BUILDER) {
         return lab::be_the_builder(scenario.as_ref());
     }
-    let trials = [stages::TRIALS, failures::TRIALS, template::TRIALS].concat();
+    let trials = [
+        stages::TRIALS,
+        failures::TRIALS,
+        source::TRIALS,
+        template::TRIALS,
+    ]
+    .concat();
     let trials = trials
         .into_iter()
         .map(|(name, test)| Trial::test(name, move || test().map_err(Into::into)))

@@ -10,7 +10,7 @@ use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::report::TerminalReporter;
 use host_harness::runner::SharedReporters;
-use image_builder::{BuildEvent, BuildRequest, Image};
+use image_builder::{BuildEvent, BuildRequest, Image, SourceChecks};
 
 use crate::options::{Machines, Place, Usage};
 use crate::validate::{self, Again};
@@ -27,9 +27,22 @@ pub struct What {
     /// Kernel series
     #[arg(long, default_value = "6.1", value_parser = PossibleValuesParser::new(["6.1", "6.12"]))]
     pub kernel_version: String,
-    /// VexFS source tree [default: the one in the checkout]
-    #[arg(long, value_name = "DIR")]
+    /// VexFS source: a folder, a tarball, or a tag or commit of a git repository [default: the
+    /// tree in the checkout]
+    #[arg(long, value_name = "DIR|TARBALL|URL@REVISION")]
     pub vexfs_source: Option<PathBuf>,
+    /// What the source must be: of a tarball's file, else of the tree as manifest.json has it
+    #[arg(long, value_name = "sha256:DIGITS")]
+    pub source_digest: Option<String>,
+    /// The revision must be a tag that `git verify-tag` accepts
+    #[arg(long)]
+    pub verify_tag: bool,
+    /// SSH keys that may have signed the tag (ssh-keygen(1)) [default: what git is set to trust]
+    #[arg(long, value_name = "FILE", requires = "verify_tag")]
+    pub allowed_signers: Option<PathBuf>,
+    /// What to know about the source, instead of its own vexfs-source.toml
+    #[arg(long, value_name = "FILE")]
+    pub source_config: Option<PathBuf>,
     /// Debian mirror to build from [default: what the host's apt uses]
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
@@ -173,6 +186,12 @@ fn request(
             .vexfs_source
             .clone()
             .unwrap_or_else(|| defaults.source.clone()),
+        source_checks: SourceChecks {
+            digest: what.source_digest.clone(),
+            signed_tag: what.verify_tag,
+            allowed_signers: what.allowed_signers.clone(),
+            config: what.source_config.clone(),
+        },
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         mirror: what.mirror.clone(),

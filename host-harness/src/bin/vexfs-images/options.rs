@@ -102,6 +102,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                         | BuildError::DataFile { .. }
                         | BuildError::BadRequest { .. }
                         | BuildError::MissingSource { .. }
+                        | BuildError::SourceRefused { .. }
                         | BuildError::SourceBuild { .. }
                 )
             )
