@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode};
+use host_harness::dossier::Policy;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest, Setup};
 use host_harness::layout::Layout;
@@ -72,6 +73,8 @@ async fn snapshot() -> Snapshot {
         tools,
         boot_deadline: BOOT_DEADLINE,
         breaks: Vec::new(),
+        dossiers: Policy::none(),
+        seed: None,
     };
     setup.snapshot().await.expect("a snapshot")
 }

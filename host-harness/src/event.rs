@@ -94,6 +94,8 @@ pub struct CaseResult {
     /// Earlier tries of the same check in this run, all of them not green. A pass with earlier
     /// tries is flaky.
     pub earlier: Vec<Attempt>,
+    /// The folder with everything about it, when it left one; see [`crate::dossier`].
+    pub dossier: Option<std::path::PathBuf>,
 }
 
 impl CaseResult {
@@ -121,6 +123,8 @@ pub struct Attempt {
     pub transcript: String,
     /// The kernel log while it ran.
     pub kernel_log: String,
+    /// The folder with everything about it.
+    pub dossier: Option<std::path::PathBuf>,
 }
 
 /// Somebody who wants to know what happens: the terminal, a JUnit file, a JSON stream.

@@ -59,6 +59,11 @@ impl Layout {
         self.out.join("reports")
     }
 
+    /// `out/reports/dossiers`: a folder for each failure.
+    pub fn dossiers(&self) -> PathBuf {
+        self.reports().join("dossiers")
+    }
+
     /// `out/logs`: consoles and build logs.
     pub fn logs(&self) -> PathBuf {
         self.out.join("logs")

@@ -4,7 +4,8 @@
 //! client of the daemon in the guest; [`snapshot`] freezes a booted machine and forks it; [`lab`]
 //! gives a check its guests and keeps what they leave; [`checks`] is the table of what must hold; [`verdict`] is the second judge, who reads the kernel
 //! log; [`runner`] brings them together and emits [`event`]s; [`report`] turns those into
-//! something for a reader; [`stored`] keeps a verdict beside its image. [`host`] probes what the machine we run on offers.
+//! something for a reader; [`stored`] keeps a verdict beside its image, [`dossier`] is the folder a
+//! failure leaves. [`host`] probes what the machine we run on offers.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`event::CaseResult`] (what came of it). Building images is left to
@@ -13,6 +14,7 @@
 pub mod agent;
 pub mod checks;
 pub mod doctor;
+pub mod dossier;
 pub mod event;
 pub mod host;
 pub mod lab;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 
 use crate::checks::{Check, Start};
+use crate::dossier::{self, Broken};
 use crate::event::{Attempt, CaseId, CaseResult, Event, Reporter, Reporters};
-use crate::lab::{Failure, Lab, Setup};
+use crate::lab::{Break, Failure, Lab, LastWords, Setup};
 use crate::verdict::Outcome;
 
 /// Reporters that several checks talk to at the same time.
@@ -177,6 +178,7 @@ async fn run_or_skip(setup: &Arc<Setup>, check: &'static Check, retries: u32) ->
             kernel_log: String::new(),
             parts: Vec::new(),
             earlier: Vec::new(),
+            dossier: None,
         },
     }
 }
@@ -196,6 +198,7 @@ async fn again<F: Future<Output = CaseResult>>(
             outcome: result.outcome,
             transcript: result.transcript,
             kernel_log: result.kernel_log,
+            dossier: result.dossier,
         });
     }
 }
@@ -210,32 +213,113 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
     let story = tell(&mut lab, check).await;
     let parts = lab.take_parts();
     let story = story.and_then(|()| Failure::of_parts(&parts));
-    let evidence = lab.finish().await;
-    let outcome = evidence.judge(story);
+    let seed = lab.seed();
+    let mut remains = lab.finish().await;
+    let evidence = remains.evidence();
+    let outcome = evidence.judge(&story);
+    let took = begin.elapsed();
+    let dossier = match setup.dossiers.wants(&outcome) {
+        true => {
+            let last_words = remains.last_words();
+            let found = dossier::Case {
+                case: &case,
+                about: check.about,
+                deadline: check.deadline,
+                took,
+                outcome: &outcome,
+                findings: &evidence.findings,
+                last_words: last_words.as_deref(),
+                deaf: remains.deaf(),
+                seed,
+                breaks: setup.breaks.iter().map(Broken::from).collect(),
+                properties: &evidence.properties,
+                transcript: &evidence.transcript,
+                kernel_log: &evidence.kernel_log,
+                image: &setup.image,
+                tools: &setup.tools,
+                boot_deadline: setup.boot_deadline,
+            };
+            Some(
+                dossier::write(
+                    &setup.dossiers,
+                    &setup.layout,
+                    &found,
+                    &mut remains.machines,
+                )
+                .await,
+            )
+        }
+        false => None,
+    };
+    // What reached the consoles meanwhile counts too.
+    let mut evidence = remains.end().await;
+    let outcome = evidence.judge(&story);
+    let dossier = match dossier {
+        Some(Ok(dir)) => Some(dir),
+        Some(Err(error)) => {
+            let why = ("dossier".to_owned(), format!("not written: {error}"));
+            evidence.properties.push(why);
+            None
+        }
+        None => None,
+    };
     CaseResult {
         case,
         outcome,
-        took: begin.elapsed(),
+        took,
         properties: evidence.properties,
         transcript: evidence.transcript,
         kernel_log: evidence.kernel_log,
         parts,
         earlier: Vec::new(),
+        dossier,
     }
 }
 
-/// Prepares and tells the story, within the deadline of its row.
+/// Prepares and tells the story, within the deadline of its row, and draws up the balance. When time
+/// is up, the machines' last words are collected before anything is given up.
 async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
-    lab.prepare().await?;
-    let deadline = check.deadline;
-    match tokio::time::timeout(deadline, (check.story)(lab)).await {
-        Ok(Ok(())) => lab.balance().await,
-        Ok(failed) => failed,
-        Err(_) => Err(Failure::check(
-            "deadline",
-            overrun(check.start, deadline),
-            String::new(),
-        )),
+    let machines = lab.machines();
+    let told = match lab.prepare().await {
+        Ok(()) => {
+            let mut story = (check.story)(lab);
+            match tokio::time::timeout(check.deadline, &mut story).await {
+                Ok(told) => told,
+                Err(_) => {
+                    // The story's requests are still under way: what hangs is seen hanging.
+                    let words = LastWords::collect(&machines).await;
+                    drop(story);
+                    let title = overrun(check.start, check.deadline);
+                    return Err(lab.overran(title, words));
+                }
+            }
+        }
+        unprepared => unprepared,
+    };
+    let told = match told {
+        Ok(()) => lab.balance().await,
+        failed => failed,
+    };
+    match told {
+        // A request had a deadline of its own.
+        Err(failure) if failure.is_overrun() => {
+            let words = LastWords::collect(&machines).await;
+            Err(lab.overran(failure.to_string(), words))
+        }
+        told => told,
+    }
+}
+
+impl From<&Break> for Broken {
+    fn from(broken: &Break) -> Broken {
+        let files = broken.files.iter();
+        Broken {
+            point: broken.point.to_owned(),
+            script: broken.script.to_owned(),
+            files: files
+                .map(|(from, to)| (from.clone(), to.to_string()))
+                .collect(),
+        }
     }
 }
 
@@ -291,6 +375,7 @@ mod tests {
             kernel_log: String::new(),
             parts: Vec::new(),
             earlier: Vec::new(),
+            dossier: None,
         }
     }
 

@@ -290,6 +290,7 @@ mod tests {
             kernel_log: "[    0.0] Linux".into(),
             parts: Vec::new(),
             earlier: Vec::new(),
+            dossier: None,
         }
     }
 

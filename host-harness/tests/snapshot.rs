@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use host_harness::agent::{Client, ExecSpec};
 use host_harness::checks::counts::Scale;
+use host_harness::dossier::Policy;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
@@ -82,6 +83,8 @@ async fn snapshot() -> Result<Snapshot, Failed> {
         tools,
         boot_deadline,
         breaks: Vec::new(),
+        dossiers: Policy::none(),
+        seed: None,
     };
     Ok(setup.snapshot().await?)
 }

@@ -76,7 +76,12 @@ impl Image {
     /// [`BuildError::BadImage`] naming the first file that does not fit.
     pub fn verify(&self) -> Result<(), BuildError> {
         self.check(&self.manifest.disk)?;
-        self.check(&self.manifest.compressed)
+        self.check(&self.manifest.compressed)?;
+        self.manifest
+            .module
+            .debug
+            .iter()
+            .try_for_each(|debug| self.check(debug))
     }
 
     /// The newest-version image of `variant` below `out_dir` (`out_dir/images/vexfs-<variant>-*`),

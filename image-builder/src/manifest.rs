@@ -81,6 +81,10 @@ pub struct ModuleRecord {
     pub version: Option<String>,
     /// SHA-256 in hex.
     pub sha256: String,
+    /// The same module with its debug information, beside the image and not in it: for reading an
+    /// oops.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub debug: Option<FileRecord>,
 }
 
 /// The VexFS tree.

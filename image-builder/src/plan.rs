@@ -61,7 +61,7 @@ pub(crate) struct Made {
     programs: Entry,
     base: Entry,
     builder: Entry,
-    module: Entry,
+    pub(crate) module: Entry,
     disk: Entry,
     pub(crate) image: Entry,
 }
@@ -88,6 +88,7 @@ impl MadeFrom<'_> {
         let key = Inputs::default()
             .with("image", image.inputs.key())
             .with("compression", seal::COMPRESSION.join(" "))
+            .with("beside it", "the module with debug information")
             .with_all(self.versions.of(seal::STAGE))
             .key();
         Ok(Plan {

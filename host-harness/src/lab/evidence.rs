@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 
-use super::{Failure, Guest, Setup};
-use crate::checks::Check;
-use crate::machine::{Death, Machine, Mark};
+use super::{Failure, Guest, LastWords, Setup};
+use crate::machine::{Console, Death, Machine, Mark};
 use crate::verdict::ledger::Leak;
 use crate::verdict::outcome::{End, Own, combine};
 use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, judge};
@@ -25,103 +24,200 @@ pub struct Evidence {
     pub kernel_log: String,
     /// What each machine's log says, judged apart: one machine's kernel log proves nothing about
     /// another's console.
-    findings: Vec<Finding>,
+    pub findings: Vec<Finding>,
     leaks: Vec<Leak>,
     end: End,
 }
 
-/// Ends all machines and reads what they left.
-pub(super) async fn collect(
-    setup: &Setup,
-    check: &Check,
+/// A check's machines, alive or dead, with what they told when the story was over.
+pub struct Remains {
+    facts: Vec<(String, String)>,
+    expected: Expectations,
     leaks: Vec<Leak>,
-    mut guests: Vec<Guest>,
-    machines: Vec<Arc<Machine>>,
-) -> Evidence {
-    let mut evidence = Evidence {
-        properties: facts(setup),
-        transcript: String::new(),
-        kernel_log: String::new(),
-        findings: Vec::new(),
-        leaks,
-        end: if machines.is_empty() {
-            End::NeverStarted
-        } else {
-            End::Marked
-        },
-    };
-    let mut records = Vec::new();
-    for machine in machines {
-        let guest = guests
-            .iter()
-            .position(|guest| guest.machine().id() == machine.id());
-        let guest = guest.map(|at| guests.swap_remove(at));
-        records.push(evidence.add(machine, guest).await);
-    }
-    evidence.findings = judge_all(&records, &check.expectations());
-    evidence
+    sheets: Vec<Sheet>,
+    end: End,
+    last_words: Option<LastWords>,
+    /// The machines, until [`Remains::end`]; nobody else holds them.
+    pub machines: Vec<Arc<Machine>>,
 }
 
-impl Evidence {
-    /// Ends one machine and takes what it and its guest leave; returns what the second judge is to
-    /// read.
-    async fn add(&mut self, machine: Arc<Machine>, guest: Option<Guest>) -> Vec<Record> {
-        let mut records = Vec::new();
-        let mut property = |name: &str, value: String| self.properties.push((name.into(), value));
-        property("machine-id", machine.id().to_owned());
-        let mut events = Vec::new();
+/// What one machine told.
+struct Sheet {
+    id: String,
+    boot_id: Option<String>,
+    transcript: String,
+    kernel_log: Vec<KmsgRecord>,
+    /// What QEMU said of it.
+    events: Vec<MachineEvent>,
+    console: Console,
+    /// Where its console counts no more: what follows is our own doing.
+    until: Option<Mark>,
+}
+
+impl Remains {
+    pub(super) fn new(
+        setup: &Setup,
+        expected: Expectations,
+        leaks: Vec<Leak>,
+        last_words: Option<LastWords>,
+    ) -> Remains {
+        Remains {
+            facts: facts(setup),
+            expected,
+            leaks,
+            sheets: Vec::new(),
+            end: End::NeverStarted,
+            last_words,
+            machines: Vec::new(),
+        }
+    }
+
+    pub(super) fn add_facts(&mut self, facts: impl IntoIterator<Item = (String, String)>) {
+        self.facts.extend(facts);
+    }
+
+    /// Asks each machine's guest for what only a living one can tell.
+    pub(super) async fn collect(&mut self, mut guests: Vec<Guest>, machines: Vec<Arc<Machine>>) {
+        if !machines.is_empty() {
+            self.end = End::Marked;
+        }
+        for machine in machines {
+            let guest = guests
+                .iter()
+                .position(|guest| guest.machine().id() == machine.id());
+            let guest = guest.map(|at| guests.swap_remove(at));
+            self.add(machine, guest).await;
+        }
+    }
+
+    async fn add(&mut self, machine: Arc<Machine>, guest: Option<Guest>) {
+        let words = self
+            .last_words
+            .as_ref()
+            .and_then(|words| words.of(&machine));
+        // A panic that we brought about to see a trace is not the guest's.
+        let death = match words {
+            Some(words) => words.died_before.clone(),
+            None => machine.death(),
+        };
+        let mut sheet = Sheet {
+            id: machine.id().to_owned(),
+            boot_id: None,
+            transcript: String::new(),
+            kernel_log: Vec::new(),
+            events: death.as_ref().and_then(death_event).into_iter().collect(),
+            console: machine.console().clone(),
+            until: words.map(|words| words.from),
+        };
         let mut declared = false;
         if let Some(guest) = guest {
             declared = guest.powered_off();
-            events.extend(guest.has_reset().then_some(MachineEvent::GuestReset));
-            property("boot-id", guest.boot_id().to_owned());
-            // A guest that cannot even show its log any more has not come to the end of the check.
-            if machine.death().is_none()
-                && let Err(failure) = guest.fetch_kernel_log().await
-            {
-                self.end = End::Undeclared(failure.to_string());
-            }
-            self.transcript.push_str(&guest.transcript().await);
-            for record in guest.kernel_log().await {
-                self.kernel_log.push_str(&show(&record));
-                let at = Duration::from_micros(record.time_us);
-                let (sequence, facility) = (record.sequence, record.facility);
-                records.push(Record::kmsg(
-                    sequence,
-                    facility,
-                    record.level,
-                    at,
-                    &record.text,
-                ));
-            }
-        }
-        if let Some(death) = machine.death() {
-            events.extend(death_event(&death));
-            if !(declared && death.is_orderly()) {
-                self.end = End::Undeclared(death.to_string());
-            }
-        }
-        let console = machine.console().clone();
-        // The story is over and its guest is dropped: this is the last hold on the machine.
-        match Arc::try_unwrap(machine).map(Machine::kill) {
-            Ok(end) => {
-                if let Err(error) = end.await {
-                    self.end = End::Undeclared(error.to_string());
+            sheet
+                .events
+                .extend(guest.has_reset().then_some(MachineEvent::GuestReset));
+            sheet.boot_id = Some(guest.boot_id().to_owned());
+            match words {
+                Some(words) => {
+                    let mark = guest.marked();
+                    let since = |record: &&KmsgRecord| record.sequence >= mark;
+                    sheet.kernel_log = words.kernel_log.iter().filter(since).cloned().collect();
+                }
+                None => {
+                    // A guest that cannot even show its log any more has not come to the end of the
+                    // check.
+                    if death.is_none()
+                        && let Err(failure) = guest.fetch_kernel_log().await
+                    {
+                        self.end = End::Undeclared(failure.to_string());
+                    }
+                    sheet.kernel_log = guest.kernel_log().await;
                 }
             }
-            Err(shared) => drop(shared),
+            sheet.transcript = guest.transcript().await;
         }
-        let lines = console.since(Mark::START).0;
+        if let Some(death) = death
+            && !(declared && death.is_orderly())
+        {
+            self.end = End::Undeclared(death.to_string());
+        }
+        self.sheets.push(sheet);
+        self.machines.push(machine);
+    }
+
+    /// Everything that is known so far.
+    pub fn evidence(&self) -> Evidence {
+        let mut evidence = Evidence {
+            properties: self.facts.clone(),
+            transcript: String::new(),
+            kernel_log: String::new(),
+            findings: Vec::new(),
+            leaks: self.leaks.clone(),
+            end: self.end.clone(),
+        };
+        let sheets = self.sheets.iter();
+        let records: Vec<_> = sheets.map(|sheet| sheet.add_to(&mut evidence)).collect();
+        evidence.findings = judge_all(&records, &self.expected);
+        evidence
+    }
+
+    /// What was collected when the deadline had passed, as text.
+    pub fn last_words(&self) -> Option<String> {
+        self.last_words.as_ref().map(LastWords::text)
+    }
+
+    /// Whether a guest did not answer when the deadline had passed.
+    pub fn deaf(&self) -> bool {
+        self.last_words.as_ref().is_some_and(LastWords::deaf)
+    }
+
+    /// Ends all machines; their consoles are complete then.
+    pub async fn end(mut self) -> Evidence {
+        for machine in std::mem::take(&mut self.machines) {
+            match Arc::try_unwrap(machine).map(Machine::kill) {
+                Ok(end) => {
+                    if let Err(error) = end.await {
+                        self.end = End::Undeclared(error.to_string());
+                    }
+                }
+                Err(shared) => drop(shared),
+            }
+        }
+        self.evidence()
+    }
+}
+
+impl Sheet {
+    /// Adds what is for people, and returns what the second judge is to read.
+    fn add_to(&self, evidence: &mut Evidence) -> Vec<Record> {
+        let mut property = |name: &str, value: String| {
+            evidence.properties.push((name.into(), value));
+        };
+        property("machine-id", self.id.clone());
+        if let Some(boot_id) = &self.boot_id {
+            property("boot-id", boot_id.clone());
+        }
+        property("console", self.console.path().display().to_string());
+        property("console-sha256", self.console.digest());
+        evidence.transcript.push_str(&self.transcript);
+        let mut records = Vec::new();
+        for record in &self.kernel_log {
+            evidence.kernel_log.push_str(&show(record));
+            let at = Duration::from_micros(record.time_us);
+            let (sequence, facility) = (record.sequence, record.facility);
+            let text = &record.text;
+            records.push(Record::kmsg(sequence, facility, record.level, at, text));
+        }
+        let mut lines = self.console.since(Mark::START).0;
+        if let Some(until) = self.until {
+            let later = self.console.since(until).0.len();
+            lines.truncate(lines.len() - later.min(lines.len()));
+        }
         if records.is_empty() {
-            self.kernel_log
-                .extend(lines.iter().map(|line| format!("{}\n", line.text)));
+            let text = lines.iter().map(|line| format!("{}\n", line.text));
+            evidence.kernel_log.extend(text);
         }
         records.extend(lines.iter().map(|line| Record::console(&line.text)));
-        records.extend(events.into_iter().map(Record::event));
-        self.properties
-            .push(("console".into(), console.path().display().to_string()));
-        self.properties
-            .push(("console-sha256".into(), console.digest()));
+        records.extend(self.events.iter().copied().map(Record::event));
         records
     }
 }
@@ -174,7 +270,7 @@ fn judge_all(machines: &[Vec<Record>], expected: &Expectations) -> Vec<Finding> 
     findings
 }
 
-fn show(record: &KmsgRecord) -> String {
+pub(super) fn show(record: &KmsgRecord) -> String {
     let (seconds, micros) = (record.time_us / 1_000_000, record.time_us % 1_000_000);
     let speaker = if record.is_kernel() {
         ""
@@ -189,16 +285,17 @@ fn show(record: &KmsgRecord) -> String {
 
 impl Evidence {
     /// One outcome of the check's own word and everything here.
-    pub fn judge(&self, story: Result<(), Failure>) -> Outcome {
+    pub fn judge(&self, story: &Result<(), Failure>) -> Outcome {
         let own = match story {
             Ok(()) => Own::Passed,
-            Err(Failure::Check { title, detail, .. }) => Own::Failed(title, detail),
+            Err(Failure::Check { title, detail, .. }) => Own::Failed(title.clone(), detail.clone()),
+            Err(Failure::Deadline { title, detail }) => Own::Overran(title.clone(), detail.clone()),
             Err(Failure::Died(death)) => Own::CutOff(death.to_string()),
             Err(failure @ Failure::Agent { .. }) => Own::Failed(failure.to_string(), String::new()),
             Err(failure @ Failure::UndeclaredSkip(_)) => {
                 Own::Failed(failure.to_string(), String::new())
             }
-            Err(Failure::Infrastructure(what)) => Own::Infrastructure(what),
+            Err(Failure::Infrastructure(what)) => Own::Infrastructure(what.clone()),
         };
         combine(own, &self.end, &self.findings, &self.leaks)
     }

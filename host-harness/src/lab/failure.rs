@@ -19,6 +19,14 @@ pub enum Failure {
         /// The evidence, any number of lines.
         detail: String,
     },
+    /// The deadline of the check, or of one of its requests, passed.
+    #[error("{title}")]
+    Deadline {
+        /// One line: how long was granted, and what hung if that is known.
+        title: String,
+        /// What was collected then.
+        detail: String,
+    },
     /// The machine died under the check.
     #[error("{0}")]
     Died(Death),
@@ -40,6 +48,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it came about because time was up.
+    pub fn is_overrun(&self) -> bool {
+        match self {
+            Failure::Deadline { .. } => true,
+            Failure::Agent { source, .. } => source.is_timeout(),
+            _ => false,
+        }
+    }
+
     /// What was checked does not hold.
     pub fn check(
         kind: &'static str,

@@ -315,11 +315,15 @@ impl Guest {
 
     /// Fetches the kernel log since the check's mark, while the guest still can.
     pub(super) async fn fetch_kernel_log(&self) -> Result<(), Failure> {
-        let from = self.0.mark.get().copied().unwrap_or_default();
-        let log = self.0.client.kmsg_since(from, FIRST_ANSWER);
+        let log = self.0.client.kmsg_since(self.marked(), FIRST_ANSWER);
         let log = self.ask("read the kernel log", log).await?;
         *self.0.kernel_log.lock().await = log.records;
         Ok(())
+    }
+
+    /// Where the check's part of the kernel log begins; 0 when nobody marked it.
+    pub(super) fn marked(&self) -> u64 {
+        self.0.mark.get().copied().unwrap_or_default()
     }
 
     /// What [`Guest::fetch_kernel_log`] fetched.

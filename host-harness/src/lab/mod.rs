@@ -8,17 +8,19 @@
 mod evidence;
 mod failure;
 mod guest;
+mod last_words;
 mod ledger;
 mod uninvited;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use image_builder::{Image, SourceConfig};
 
 use crate::checks::counts::Scale;
 use crate::checks::{Check, Start};
+use crate::dossier::Policy;
 use crate::event::Part;
 use crate::host::Host;
 use crate::layout::Layout;
@@ -27,9 +29,10 @@ use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admis
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
 
-pub use evidence::Evidence;
+pub use evidence::{Evidence, Remains};
 pub use failure::Failure;
 pub use guest::{Guest, Mount, SCRATCH};
+pub use last_words::LastWords;
 pub use uninvited::Uninvited;
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
@@ -64,6 +67,10 @@ pub struct Setup {
     pub boot_deadline: Duration,
     /// What to break, in tests that want to see a check fail.
     pub breaks: Vec<Break>,
+    /// Which checks leave a dossier.
+    pub dossiers: Policy,
+    /// The seed of all randomness in stories; drawn for each check when `None`.
+    pub seed: Option<u64>,
 }
 
 impl Setup {
@@ -76,6 +83,8 @@ impl Setup {
                 ExtraDisk::tools(self.tools.clone()),
                 ExtraDisk::scratch(SCRATCH_MIB),
             ],
+            // A machine that fails its check is frozen for the dossier.
+            freezable: true,
             ..MachineSpec::new(name, self.image.disk.clone(), logs)
         }
     }
@@ -128,25 +137,68 @@ pub struct Lab {
     settled: Option<(Guest, Ledger)>,
     leaks: Vec<Leak>,
     seen: Vec<Guest>,
-    machines: Vec<Arc<Machine>>,
+    machines: Machines,
     parts: Vec<Part>,
     facts: Vec<(String, String)>,
+    last_words: Option<LastWords>,
+    seed: u64,
+}
+
+/// The machines of a check so far, for the one who watches over its story.
+#[derive(Clone, Default)]
+pub struct Machines(Arc<Mutex<Vec<Arc<Machine>>>>);
+
+impl Machines {
+    /// All of them, in the order of their start.
+    pub fn all(&self) -> Vec<Arc<Machine>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Machine>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Lab {
     /// A lab without any machine yet. `id` names the check's run in file names.
     pub fn new(setup: Arc<Setup>, check: &'static Check, id: String) -> Lab {
         Lab {
+            seed: setup.seed.unwrap_or_else(draw),
             setup,
             check,
             id,
             settled: None,
             leaks: Vec::new(),
             seen: Vec::new(),
-            machines: Vec::new(),
+            machines: Machines::default(),
             parts: Vec::new(),
             facts: Vec::new(),
+            last_words: None,
         }
+    }
+
+    /// The seed of all randomness in this check's story: fits 32 bits, because fio and stress-ng take
+    /// no more. It is in the report, and a rerun gets the same.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The machines so far, also those to come.
+    pub fn machines(&self) -> Machines {
+        self.machines.clone()
+    }
+
+    /// Keeps what was collected when a deadline had passed, and says what hangs.
+    pub fn overran(&mut self, title: String, words: LastWords) -> Failure {
+        let failure = Failure::Deadline {
+            title: match words.culprit() {
+                Some(culprit) => format!("{title}: {culprit}"),
+                None => title,
+            },
+            detail: words.text(),
+        };
+        self.last_words = Some(words);
+        failure
     }
 
     /// One of many results that a tool in the guest reports; each is a case of its own in the
@@ -185,7 +237,7 @@ impl Lab {
             let snapshot = self.setup.snapshot().await?;
             let fork = snapshot.fork(self.check.name, &self.logs()).await?;
             let machine = Arc::new(fork.machine);
-            self.machines.push(machine.clone());
+            self.machines.lock().push(machine.clone());
             let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
             self.seen.push(guest.clone());
             guest.mark().await?;
@@ -253,13 +305,13 @@ impl Lab {
         let mut machine = Machine::boot(spec).await?;
         machine.hold(ticket);
         let machine = Arc::new(machine);
-        self.machines.push(machine.clone());
+        self.machines.lock().push(machine.clone());
         Ok(machine)
     }
 
     /// The log folder of the next machine.
     fn logs(&self) -> PathBuf {
-        let number = self.machines.len() + 1;
+        let number = self.machines.lock().len() + 1;
         self.setup
             .layout
             .machine_logs()
@@ -274,6 +326,8 @@ impl Lab {
         for broken in self.setup.breaks.iter().filter(|b| b.point == name) {
             let could_not = |failure: Failure| match failure {
                 Failure::Died(death) => Failure::Died(death),
+                // What hangs, hangs as it was meant to.
+                overrun if overrun.is_overrun() => overrun,
                 other => {
                     Failure::Infrastructure(format!("the test could not break anything: {other}"))
                 }
@@ -327,8 +381,8 @@ impl Lab {
             .map_err(|e| Failure::Infrastructure(format!("cannot scan the build's logs: {e}")))
     }
 
-    /// Ends all machines and hands over what they leave.
-    pub async fn finish(self) -> Evidence {
+    /// Collects what the machines can tell while they live. Nothing of the story is left.
+    pub async fn finish(self) -> Remains {
         let Lab {
             setup,
             check,
@@ -337,13 +391,29 @@ impl Lab {
             seen,
             machines,
             facts,
+            last_words,
+            seed,
             ..
         } = self;
         drop(settled);
-        let mut evidence = evidence::collect(&setup, check, leaks, seen, machines).await;
-        evidence.properties.extend(facts);
-        evidence
+        let machines = std::mem::take(&mut *machines.lock());
+        let mut remains = Remains::new(&setup, check.expectations(), leaks, last_words);
+        remains.add_facts(facts);
+        remains.add_facts([("seed".to_owned(), seed.to_string())]);
+        remains.collect(seen, machines).await;
+        remains
     }
+}
+
+/// A seed; what the system cannot draw, the clock can.
+fn draw() -> u64 {
+    let clock = || {
+        std::time::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .subsec_nanos()
+    };
+    u64::from(getrandom::u32().unwrap_or_else(|_| clock()) >> 1)
 }
 
 fn sha256(path: &std::path::Path) -> std::io::Result<String> {

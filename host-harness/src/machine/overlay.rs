@@ -44,6 +44,57 @@ pub fn inspect(path: &Path) -> io::Result<(DiskFormat, u64)> {
     Ok((DiskFormat::Qcow2, size))
 }
 
+/// The name of the file an overlay made here, or by QEMU, lies on; `None` if it lies on none.
+///
+/// # Errors
+/// When it is no qcow2 file, or cannot be read.
+pub fn backing(path: &Path) -> io::Result<Option<String>> {
+    let (_, length, name) = backing_field(&mut File::open(path)?)?;
+    Ok((length > 0).then_some(name))
+}
+
+/// Says that an overlay lies on another file of the same content: `name`, which may be relative to
+/// the overlay's folder and must not be longer than the name that is there.
+///
+/// # Errors
+/// As [`backing`]; when the name is too long.
+pub fn set_backing(path: &Path, name: &str) -> io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let (offset, length, old) = backing_field(&mut file)?;
+    if name.len() > length as usize {
+        let why = format!("`{name}` does not fit in the place of `{old}`");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    file.seek(SeekFrom::Start(offset))?;
+    file.write_all(name.as_bytes())?;
+    file.seek(SeekFrom::Start(16))?;
+    file.write_all(&(name.len() as u32).to_be_bytes())
+}
+
+/// Offset, length and text of the backing file's name (docs/interop/qcow2.txt, bytes 8 to 19).
+fn backing_field(file: &mut File) -> io::Result<(u64, u32, String)> {
+    let mut head = [0; 20];
+    file.read_exact(&mut head)?;
+    if head[..4] != MAGIC {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a qcow2 file",
+        ));
+    }
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    let (offset, length) = (number(&head[8..16]), number(&head[16..20]) as u32);
+    if length > 1023 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "its backing file's name is too long",
+        ));
+    }
+    let mut name = vec![0; length as usize];
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(&mut name)?;
+    Ok((offset, length, String::from_utf8_lossy(&name).into_owned()))
+}
+
 /// Makes an empty overlay (mode 0600) of `size` bytes over `backing` at `path`, which must not
 /// exist.
 ///

@@ -9,15 +9,13 @@ use super::arguments::{self, VsockWire, files, ids};
 use super::coroner::take;
 use super::{Death, Machine, MachineError, MachineEvent};
 
-/// How long the guest may take to let go of the device. It takes a fifth of a second.
-const LETTING_GO: Duration = Duration::from_secs(20);
-
 impl Machine {
-    /// Takes the vsock device out, and ends its daemon. Connections break.
+    /// Takes the vsock device out, which the guest must let go of within `patience`, and ends its
+    /// daemon. Connections break.
     ///
     /// # Errors
     /// [`MachineError::Slow`] when the guest does not let go of it, and QMP's own.
-    pub(crate) async fn unplug_vsock(&mut self) -> Result<(), MachineError> {
+    pub(crate) async fn unplug_vsock(&mut self, patience: Duration) -> Result<(), MachineError> {
         let mut events = self.events();
         self.qmp()
             .execute("device_del", json!({"id": ids::VSOCK}))
@@ -39,11 +37,11 @@ impl Machine {
                 }
             }
         };
-        tokio::time::timeout(LETTING_GO, gone)
+        tokio::time::timeout(patience, gone)
             .await
             .map_err(|_| MachineError::Slow {
                 what: "the guest's letting go of its vsock device".into(),
-                within: LETTING_GO,
+                within: patience,
                 log: self.console().path().to_owned(),
             })??;
         if let Some(VsockWire::User) = self.link.take().map(|link| link.wire) {

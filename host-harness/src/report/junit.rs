@@ -106,7 +106,12 @@ pub fn render(
 }
 
 /// Passed, skipped or not, with its reason in one line and its story below.
-fn bare_case(name: &str, took: Duration, outcome: &Outcome) -> TestCaseBuilder {
+fn bare_case(
+    name: &str,
+    took: Duration,
+    outcome: &Outcome,
+    dossier: Option<&Path>,
+) -> TestCaseBuilder {
     let (kind, title, detail) = outcome.failure();
     match outcome {
         Outcome::Pass => TestCaseBuilder::success(name, took),
@@ -115,12 +120,12 @@ fn bare_case(name: &str, took: Duration, outcome: &Outcome) -> TestCaseBuilder {
         }
         Outcome::Fail { .. } => {
             let mut case = TestCaseBuilder::failure(name, took, kind, &carry(title));
-            case.set_trace(&cdata(detail));
+            case.set_trace(&cdata(&trace(detail, dossier)));
             case
         }
         Outcome::Infrastructure { .. } => {
             let mut case = TestCaseBuilder::error(name, took, kind, &carry(title));
-            case.set_trace(&cdata(detail));
+            case.set_trace(&cdata(&trace(detail, dossier)));
             case
         }
     }
@@ -130,7 +135,12 @@ fn test_case(result: &CaseResult) -> TestCase {
     // The schema has three decimals for a suite's seconds.
     let milliseconds = i64::try_from(result.took.as_millis()).unwrap_or(i64::MAX);
     let took = Duration::milliseconds(milliseconds);
-    let mut case = bare_case(&result.case.check, took, &result.outcome);
+    let mut case = bare_case(
+        &result.case.check,
+        took,
+        &result.outcome,
+        result.dossier.as_deref(),
+    );
     case.set_classname(&class(result));
     let properties: String = result
         .properties
@@ -145,13 +155,21 @@ fn test_case(result: &CaseResult) -> TestCase {
 /// A part has no time of its own: what is measured is the check.
 fn part_case(result: &CaseResult, part: &Part) -> TestCase {
     let name = format!("{}::{}", result.case.check, carry(&part.name));
-    let mut case = bare_case(&name, Duration::ZERO, &part.outcome);
+    let mut case = bare_case(&name, Duration::ZERO, &part.outcome, None);
     case.set_classname(&class(result));
     case.build()
 }
 
 fn class(result: &CaseResult) -> String {
     format!("{}.{}", result.case.variant, result.case.tier)
+}
+
+/// The failure's text, with the way to its dossier first.
+fn trace(detail: &str, dossier: Option<&Path>) -> String {
+    match dossier {
+        Some(dossier) => format!("Dossier: {}\n{detail}", dossier.display()),
+        None => detail.to_owned(),
+    }
 }
 
 /// Text with only the characters XML 1.0 has (section 2.2, production 2): a console can say
@@ -223,12 +241,13 @@ fn write_earlier(writer: &mut quick_xml::Writer<Vec<u8>>, result: &CaseResult) -
         };
         let when = if result.is_flaky() { "flaky" } else { "rerun" };
         let title = carry(title);
+        let detail = trace(detail, attempt.dossier.as_deref());
         writer
             .create_element(format!("{when}{what}"))
             .with_attributes([("type", kind), ("message", title.as_str())])
             .write_inner_content(|inner| {
                 for (name, text) in [
-                    ("stackTrace", detail),
+                    ("stackTrace", detail.as_str()),
                     ("system-out", &attempt.transcript),
                     ("system-err", &attempt.kernel_log),
                 ] {
@@ -277,6 +296,7 @@ mod tests {
             kernel_log: "[    0.0] Linux".into(),
             parts: Vec::new(),
             earlier: Vec::new(),
+            dossier: None,
         }
     }
 
@@ -322,6 +342,7 @@ mod tests {
             outcome: outcome.clone(),
             transcript: "first try".into(),
             kernel_log: "[    0.0] \u{7}oops ]]>".into(),
+            dossier: Some("dossiers/earlier".into()),
         };
         let part = |name: &str, outcome: &Outcome| Part {
             name: name.into(),
@@ -330,7 +351,10 @@ mod tests {
         vec![
             result("good", Outcome::Pass, "out"),
             result("skipped", no_fio.clone(), ""),
-            result("bad", bad.clone(), "out"),
+            CaseResult {
+                dossier: Some("dossiers/bad".into()),
+                ..result("bad", bad.clone(), "out")
+            },
             CaseResult {
                 earlier: vec![attempt(&bad), attempt(&lost)],
                 ..result("flaky", Outcome::Pass, "out")

@@ -87,9 +87,12 @@ impl TerminalReporter {
                 for line in &lines[lines.len().saturating_sub(DETAIL)..] {
                     self.say(&format!("        | {line}"))?;
                 }
+                if let Some(dossier) = &result.dossier {
+                    self.say(&format!("        dossier: {}", dossier.display()))?;
+                }
                 for (name, value) in &result.properties {
-                    if name == "console" {
-                        self.say(&format!("        console: {value}"))?;
+                    if name == "console" || name == "dossier" {
+                        self.say(&format!("        {name}: {value}"))?;
                     }
                 }
                 Ok(())

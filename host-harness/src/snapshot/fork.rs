@@ -14,7 +14,7 @@ use super::manifest::files;
 use super::ram::{self, Zeros};
 use super::{Snapshot, SnapshotError, admission};
 use crate::agent::Client;
-use crate::machine::arguments::{Ram, files as places};
+use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
     Death, DiskFormat, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
     VsockBackend, overlay,
@@ -170,6 +170,13 @@ impl Snapshot {
         let vars = self.dir.join(files::UEFI_VARS);
         if vars.exists() {
             std::fs::copy(vars, run.path().join(places::UEFI_VARS))?;
+        }
+        // Those of a machine that was frozen in the middle of a check.
+        for disk in &self.manifest.spec.disks {
+            let frozen = scratch_file(&self.dir, &disk.serial);
+            if frozen.exists() {
+                ram::copy_file(&frozen, &scratch_file(run.path(), &disk.serial))?;
+            }
         }
         Ok(())
     }

@@ -19,6 +19,9 @@ use crate::machine::{Machine, MachineSpec, Qemu};
 /// idle host; a sanitised kernel takes two minutes.
 const SETTLING: Duration = Duration::from_secs(300);
 
+/// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
+const LETTING_GO: Duration = Duration::from_secs(20);
+
 /// How long saving the device state may take; it has half a megabyte.
 const SAVING: Duration = Duration::from_secs(30);
 
@@ -71,7 +74,7 @@ impl Store {
         };
         self.drop_drafts()?;
         self.evict()?;
-        Snapshot::open(dir, lease)
+        Snapshot::open(dir, Some(lease))
     }
 
     /// In one run of nextest, hundreds of processes want the same snapshot: when it cannot be made,
@@ -122,7 +125,7 @@ async fn make(
         })?;
     note("freezing it");
     let dir = making.dir();
-    machine.unplug_vsock().await?;
+    machine.unplug_vsock(LETTING_GO).await?;
     save_state(&machine, &dir.join(files::STATE)).await?;
     machine
         .quit()
@@ -138,11 +141,6 @@ async fn make(
             std::fs::copy(from, dir.join(name)).map_err(what(name))?;
         }
     }
-    let secret = machine
-        .secret()
-        .map(agent_protocol::Secret::to_hex)
-        .unwrap_or_default();
-    write_private(&dir.join(files::SECRET), &secret).map_err(what(files::SECRET))?;
     let draft = Draft {
         key: key.clone(),
         spec: machine.spec().clone(),
@@ -152,8 +150,50 @@ async fn make(
         took: begin.elapsed().as_secs_f64(),
         memory_bytes,
     };
+    write_down(&machine, dir, draft)
+}
+
+fn write_down(machine: &Machine, dir: &Path, draft: Draft) -> Result<(), SnapshotError> {
+    let what = |name: &str| SnapshotError::io(format!("cannot write {}", dir.join(name).display()));
+    let secret = machine
+        .secret()
+        .map(agent_protocol::Secret::to_hex)
+        .unwrap_or_default();
+    write_private(&dir.join(files::SECRET), &secret).map_err(what(files::SECRET))?;
     Manifest::write(dir, draft).map_err(what(files::MANIFEST))?;
     Ok(())
+}
+
+/// Freezes a machine in the middle of whatever it does, without asking the guest for more than to let
+/// go of its vsock device, which must be done within `patience`. The machine is stopped afterwards;
+/// its disks belong to the snapshot too and are the caller's to copy, once QEMU has ended.
+pub(crate) async fn freeze_as_it_is(
+    machine: &mut Machine,
+    dir: &Path,
+    image_digest: &str,
+    patience: Duration,
+) -> Result<(), SnapshotError> {
+    let begin = Instant::now();
+    let qemu = Qemu::find().await?;
+    machine.unplug_vsock(patience).await?;
+    save_state(machine, &dir.join(files::STATE)).await?;
+    let (from, to) = (machine.run_dir().ram_file(), dir.join(files::RAM));
+    let copying = SnapshotError::io(format!("cannot copy guest memory to {}", to.display()));
+    let memory_bytes = tokio::task::spawn_blocking(move || compact(&from, &to))
+        .await
+        .map_err(std::io::Error::other)
+        .and_then(|copied| copied)
+        .map_err(copying)?;
+    let draft = Draft {
+        key: Key::of_no_store(machine.id()),
+        spec: machine.spec().clone(),
+        image_digest: image_digest.to_owned(),
+        agent_version: String::new(),
+        qemu: qemu.version.clone(),
+        took: begin.elapsed().as_secs_f64(),
+        memory_bytes,
+    };
+    write_down(machine, dir, draft)
 }
 
 /// Waits until the guest has booted and nothing goes on in it any more, and prepares it for being

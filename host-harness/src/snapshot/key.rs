@@ -30,6 +30,13 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key(pub(super) String);
 
+impl Key {
+    /// The name of a snapshot that nobody looks up.
+    pub(super) fn of_no_store(machine: &str) -> Key {
+        Key(format!("machine-{machine}"))
+    }
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)

@@ -22,8 +22,10 @@ mod store;
 
 pub use error::SnapshotError;
 pub use fork::{Fork, Timing};
+pub(crate) use freeze::freeze_as_it_is;
 pub use key::{Key, Recipe};
 pub use manifest::Manifest;
+pub(crate) use ram::copy_file;
 pub use store::{DEFAULT_CAP, Listed, Store};
 
 use std::path::{Path, PathBuf};
@@ -36,7 +38,8 @@ pub struct Snapshot {
     dir: PathBuf,
     manifest: Arc<Manifest>,
     secret: agent_protocol::Secret,
-    lease: Arc<store::Lease>,
+    /// Keeps it in the store; `None` for one that is in none.
+    lease: Option<Arc<store::Lease>>,
 }
 
 impl Snapshot {
@@ -50,7 +53,13 @@ impl Snapshot {
         &self.dir
     }
 
-    fn open(dir: PathBuf, lease: store::Lease) -> Result<Snapshot, SnapshotError> {
+    /// A machine that was frozen into `dir` by [`freeze_as_it_is`]. Nobody keeps its files from being
+    /// removed; that its image and its QEMU are the right ones is for the caller to see to.
+    pub(crate) fn outside_the_store(dir: PathBuf) -> Result<Snapshot, SnapshotError> {
+        Snapshot::open(dir, None)
+    }
+
+    fn open(dir: PathBuf, lease: Option<store::Lease>) -> Result<Snapshot, SnapshotError> {
         let read = |name: &str| {
             let path = dir.join(name);
             let what = format!("cannot read {}", path.display());
@@ -71,7 +80,7 @@ impl Snapshot {
             dir,
             manifest: Arc::new(manifest),
             secret,
-            lease: Arc::new(lease),
+            lease: lease.map(Arc::new),
         })
     }
 }

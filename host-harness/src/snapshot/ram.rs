@@ -66,6 +66,13 @@ pub(super) fn copy(from: &File, to: &File, zeros: Zeros, threads: usize) -> io::
     })
 }
 
+/// Copies a whole file, leaving holes where it has zeros, into `to`, which must not exist (mode 0600).
+pub(crate) fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
+    let from = File::open(from)?;
+    let to = create(to, from.metadata()?.len())?;
+    copy(&from, &to, Zeros::Skip, 1)
+}
+
 /// Writes the runs of pages that are not all zero.
 fn write_nonzero(to: &File, bytes: &[u8], offset: u64) -> io::Result<u64> {
     let mut written = 0;

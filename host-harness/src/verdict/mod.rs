@@ -33,3 +33,4 @@ pub use finding::{Finding, Follower, Kind, Severity};
 pub use judge::judge;
 pub use outcome::Outcome;
 pub use record::{MachineEvent, Origin, Record};
+pub(crate) use title::telling_frame;

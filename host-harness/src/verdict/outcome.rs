@@ -13,7 +13,7 @@ pub enum Outcome {
     Pass,
     /// It does not hold, or the kernel misbehaved beside it.
     Fail {
-        /// What sort of failure: a finding's kind, `check`, `leak` or `ended`.
+        /// What sort of failure: a finding's kind, `check`, `deadline`, `leak` or `ended`.
         kind: String,
         /// One line.
         title: String,
@@ -41,6 +41,8 @@ pub enum Own {
     Failed(String, String),
     /// The guest ended under it: how it met that, in words.
     CutOff(String),
+    /// Its deadline, or that of one of its requests, passed: title, then detail.
+    Overran(String, String),
     /// It could not be asked here, and said why.
     Skipped(String),
     /// The harness could not ask.
@@ -127,7 +129,7 @@ impl Outcome {
 ///
 /// 1. a finding that the check did not declare and that is at least a [`Severity::Bug`]: the guest's kernel
 ///    explains a lost connection better than the check can;
-/// 2. the check's own failure;
+/// 2. the check's own failure, or that it overran its deadline;
 /// 3. a lesser finding;
 /// 4. a guest that ended before the check's end mark, or was never reached though the check passed;
 /// 5. trouble of the host;
@@ -139,8 +141,14 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
     if let Some(root) = undeclared().find(|finding| finding.severity >= Severity::Bug) {
         return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
     }
-    if let Own::Failed(title, text) = &own {
-        return Outcome::fail("check", title.clone(), detail(text));
+    match &own {
+        Own::Failed(title, text) => {
+            return Outcome::fail("check", title.clone(), detail(text));
+        }
+        Own::Overran(title, text) => {
+            return Outcome::fail("deadline", title.clone(), detail(text));
+        }
+        _ => {}
     }
     if let Some(root) = undeclared().next() {
         return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
@@ -179,7 +187,7 @@ fn detail(first: &str, own: &Own, end: &End, findings: &[Finding], leaks: &[Leak
     let mut out = Vec::new();
     match own {
         Own::Passed => out.push("The check itself was content.".to_owned()),
-        Own::Failed(title, text) => {
+        Own::Failed(title, text) | Own::Overran(title, text) => {
             out.push(format!("The check itself says: {title}"));
             out.extend((!text.is_empty() && text != first).then(|| text.clone()));
         }
@@ -308,6 +316,17 @@ mod tests {
             said(&combine(own, &End::Marked, &trouble, &[])),
             ("check", "content differs")
         );
+    }
+
+    #[test]
+    fn a_deadline_is_told_apart_from_a_failure() {
+        let own = || Own::Overran("not done within 60 s".into(), "traces".into());
+        let end = End::Undeclared("it does not answer".into());
+        let outcome = combine(own(), &end, &[], &[]);
+        assert_eq!(said(&outcome), ("deadline", "not done within 60 s"));
+        assert!(outcome.failure().2.contains("traces"));
+        let oops = [finding(Severity::Fatal, false)];
+        assert_eq!(said(&combine(own(), &end, &oops, &[])).0, "oops");
     }
 
     #[test]

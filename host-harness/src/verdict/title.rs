@@ -95,6 +95,15 @@ pub(super) fn title(rule: &Rule, mut captures: BTreeMap<String, String>, lines: 
     tidy(&text)
 }
 
+/// The function a line of a trace is about, unless it is one that any trace has (scheduler, entry code).
+pub(crate) fn telling_frame(line: &str) -> Option<String> {
+    let found = [&*RIP, &*FRAME]
+        .iter()
+        .find_map(|pattern| pattern.captures(line.as_bytes()))?;
+    let name = String::from_utf8_lossy(found.name("sym")?.as_bytes()).into_owned();
+    (!RULES.is_bystander(&name)).then_some(name)
+}
+
 /// Replaces addresses, numbers and process ids.
 fn stable(text: &str) -> String {
     let mut bytes = Cow::Borrowed(text.as_bytes());

@@ -6,6 +6,7 @@ mod red;
 use std::sync::Arc;
 
 use host_harness::checks::{self, Check};
+use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Break, Setup};
@@ -89,7 +90,10 @@ fn passes(variant: &str, check: &'static Check) -> Result<(), Failed> {
         Outcome::Pass => Ok(()),
         failed => {
             let (kind, title, detail) = failed.failure();
-            Err(format!("{kind}: {title}\n{detail}").into())
+            let dossier = result.dossier.as_ref();
+            let dossier = dossier.map(|dir| format!("\nDossier: {}", dir.display()));
+            let dossier = dossier.unwrap_or_default();
+            Err(format!("{kind}: {title}{dossier}\n{detail}").into())
         }
     }
 }
@@ -137,7 +141,13 @@ async fn setup(variant: &str, breaks: Vec<Break>) -> Result<Setup, Failed> {
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
+        // A failure that a test wants to see is no news.
+        dossiers: match breaks.is_empty() {
+            true => Policy::from_env()?,
+            false => Policy::none(),
+        },
         breaks,
+        seed: None,
     })
 }
 

@@ -166,6 +166,11 @@ pub(crate) fn file_name(config: &SourceConfig) -> String {
     format!("{}.ko", config.module)
 }
 
+/// What the module with debug information is called beside the image.
+pub(crate) fn debug_name(record: &ModuleRecord) -> String {
+    format!("{}.debug.ko", record.name.trim_end_matches(".ko"))
+}
+
 /// What the manifest says about a built module.
 pub(crate) fn record(entry: &Entry, config: &SourceConfig) -> Result<ModuleRecord, BuildError> {
     let path: PathBuf = entry.dir.join(MODULE);
@@ -174,6 +179,7 @@ pub(crate) fn record(entry: &Entry, config: &SourceConfig) -> Result<ModuleRecor
         name: file_name(config),
         version: modinfo(&bytes, "version"),
         sha256: key::digest(&bytes),
+        debug: None,
     })
 }
 

@@ -7,7 +7,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::image::{self, MANIFEST};
 use crate::run::Site;
-use crate::stages::packer;
+use crate::stages::{module, packer};
 use crate::store::Entry;
 use crate::{BuildError, FileRecord, Image, Manifest, sparse};
 
@@ -23,11 +23,12 @@ const SEALING: &str = ".sealing-";
 
 /// Puts disk and manifest into `dir` (an image's own directory), all of it or nothing.
 ///
-/// `manifest` is complete but for what is only known now: the two files.
+/// `manifest` is complete but for what is only known now: the files.
 pub(crate) async fn seal(
     site: &Site<'_>,
     dir: &Path,
     packed: &Entry,
+    built: &Entry,
     mut manifest: Manifest,
 ) -> Result<Image, BuildError> {
     let images = dir.parent().unwrap_or(dir);
@@ -42,6 +43,8 @@ pub(crate) async fn seal(
     fs::create_dir(&new).map_err(BuildError::io("make", &new))?;
     let disk = new.join(&manifest.disk.name);
     copy(&packed.dir.join(packer::DISK), &disk)?;
+    let debug = new.join(module::debug_name(&manifest.module));
+    copy(&built.dir.join(module::MODULE_DEBUG), &debug)?;
     let compressed = new.join(&manifest.compressed.name);
     let command = Site::program("zstd")
         .args(COMPRESSION.iter().copied())
@@ -53,6 +56,7 @@ pub(crate) async fn seal(
     manifest.disk = disk_record;
     manifest.disk.virtual_bytes = virtual_bytes;
     manifest.compressed = record(&compressed).await?;
+    manifest.module.debug = Some(record(&debug).await?);
     let mut text = serde_json::to_string_pretty(&manifest)
         .map_err(|e| BuildError::io("write", MANIFEST)(std::io::Error::other(e)))?;
     text.push('\n');
@@ -106,12 +110,12 @@ fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
 /// `SHA256SUMS`, with names relative to it.
 fn sums(manifest: &Manifest, manifest_digest: &str) -> String {
     let line = |digest: &str, name: &str| format!("{digest}  {name}\n");
-    [
-        line(&manifest.disk.sha256, &manifest.disk.name),
-        line(&manifest.compressed.sha256, &manifest.compressed.name),
-        line(manifest_digest, MANIFEST),
-    ]
-    .concat()
+    [&manifest.disk, &manifest.compressed]
+        .into_iter()
+        .chain(&manifest.module.debug)
+        .map(|file| line(&file.sha256, &file.name))
+        .chain([line(manifest_digest, MANIFEST)])
+        .collect()
 }
 
 /// Puts `new` in the place of `dir` in one step; what was there ends up at `new`, to be removed

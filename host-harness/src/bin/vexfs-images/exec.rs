@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent_protocol::message::{Ended, ExecResult};
 use host_harness::agent::{Chunk, ExecSpec};
+use host_harness::lab::Guest;
 
 use crate::options::{self, Machines, Place};
 
@@ -43,10 +44,12 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     if let Some(user) = args.user {
         spec = spec.user(user);
     }
-    let mut session = guest
-        .client()
-        .start(spec, Duration::from_secs(args.timeout))
-        .await?;
+    stream(&guest, spec, Duration::from_secs(args.timeout)).await
+}
+
+/// Runs a program in a guest, streams what it writes, and returns its exit code.
+pub async fn stream(guest: &Guest, spec: ExecSpec, within: Duration) -> anyhow::Result<u8> {
+    let mut session = guest.client().start(spec, within).await?;
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
     loop {
         let chunk = tokio::select! {

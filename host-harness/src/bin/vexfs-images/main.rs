@@ -11,6 +11,8 @@ mod doctor;
 mod exec;
 mod list;
 mod options;
+mod reopen;
+mod rerun;
 mod shell;
 mod summary;
 mod validate;
@@ -40,6 +42,10 @@ enum Command {
     Exec(exec::Args),
     /// Boot an image and open a shell in it
     Shell(shell::Args),
+    /// Go back into the failed machine of a dossier
+    Reopen(reopen::Args),
+    /// Run the check of a dossier again, the same way
+    Rerun(rerun::Args),
     /// Show the images and the snapshots there are
     List(list::Args),
     /// Remove caches
@@ -106,6 +112,8 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Boot(args) => boot::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Shell(args) => shell::run(args).await,
+        Command::Reopen(args) => reopen::run(args).await,
+        Command::Rerun(args) => rerun::run(args).await,
         Command::List(args) => list::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Doctor(args) => doctor::run(args).await,

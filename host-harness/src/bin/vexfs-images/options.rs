@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use host_harness::dossier::DossierError;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::layout::Layout;
@@ -13,7 +14,7 @@ use host_harness::machine::{Machine, MachineSpec, VsockBackend, accel};
 use image_builder::{BuildError, Image};
 
 /// The most a single request of an interactive command may take.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where to work.
 #[derive(Debug, Clone, Args)]
@@ -106,6 +107,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                         | BuildError::SourceBuild { .. }
                 )
             )
+            || matches!(cause.downcast_ref(), Some(DossierError::Unusable { .. }))
     });
     if bad_input { 2 } else { 75 }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use host_harness::agent::{Chunk, ExecSpec};
+use host_harness::lab::Guest;
 use nix::sys::termios::{self, SetArg, Termios};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,18 +49,26 @@ impl Drop for Raw {
     }
 }
 
+/// An error with a remedy, unless there is a terminal to show a shell on.
+pub fn needs_terminal(remedy: &str) -> anyhow::Result<()> {
+    match std::io::stdin().is_terminal() {
+        true => Ok(()),
+        false => Err(Usage(format!("a shell needs a terminal: {remedy}")).into()),
+    }
+}
+
 /// Boots an overlay and opens a login shell on a terminal of its own.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Usage(
-            "a shell needs a terminal: use `vexfs-images exec IMAGE -- CMD` in scripts".to_owned(),
-        )
-        .into());
-    }
+    needs_terminal("use `vexfs-images exec IMAGE -- CMD` in scripts")?;
     let layout = args.place.layout()?;
     let image = options::image(&layout, &args.image)?;
     let host = args.machines.host(&layout).await?;
     let guest = options::boot(&layout, &host, &image, "shell").await?;
+    session(&guest).await
+}
+
+/// A login shell in a guest, on our terminal; returns its exit code.
+pub async fn session(guest: &Guest) -> anyhow::Result<u8> {
     eprintln!("console: {}", guest.machine().console().path().display());
     let (rows, columns) = size();
     let spec = ExecSpec::new(["/bin/sh", "-l"])

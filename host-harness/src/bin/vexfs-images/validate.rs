@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::ValueEnum;
 use host_harness::checks::{self, Tier};
+use host_harness::dossier::{Keep, Policy};
 use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::lab::{BOOT_DEADLINE, Setup};
@@ -45,12 +46,30 @@ pub struct Which {
     /// Seconds from power-on to the agent's answer, at most
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub boot_timeout: Option<u64>,
+    /// Which checks leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
+    #[arg(long, value_enum, value_name = "passed|failed|none")]
+    pub keep: Option<Keep>,
+    /// Dump guest memory, for crash(8), of a machine whose guest does not answer any more
+    #[arg(long)]
+    pub dump_memory: bool,
     /// Checks that run at the same time [default: the number of host processors]
     #[arg(long, value_name = "N")]
     pub parallel: Option<usize>,
     /// How often a check that is not green is tried again; a pass after that is reported as flaky
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub retries: u32,
+}
+
+impl Which {
+    /// Which checks leave a dossier: the environment's wish, unless the command line has one.
+    fn dossiers(&self) -> anyhow::Result<Policy> {
+        let wish = Policy::from_env().map_err(Usage)?;
+        Ok(Policy {
+            keep: self.keep.unwrap_or(wish.keep),
+            dump_memory: self.dump_memory || wish.dump_memory,
+            ..wish
+        })
+    }
 }
 
 /// Options of `validate`.
@@ -143,6 +162,7 @@ pub async fn judge(
         retries: which.retries,
     };
     let harness = stored::harness_digest(&layout.cache).context("cannot read this program")?;
+    let dossiers = which.dossiers()?;
     let mut tally = runner::Tally::default();
     for image in images {
         let dir = image.dir.clone();
@@ -156,6 +176,8 @@ pub async fn judge(
                 .boot_timeout
                 .map_or(BOOT_DEADLINE, Duration::from_secs),
             breaks: Vec::new(),
+            dossiers,
+            seed: None,
         };
         let about = selected.iter().filter(|check| check.is_about(&variant));
         let about: Vec<&'static checks::Check> = about.copied().collect();

@@ -1,0 +1,114 @@
+//! `vexfs-images rerun`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host_harness::checks;
+use host_harness::dossier::{Broken, Dossier, Facts, Policy};
+use host_harness::event::Event;
+use host_harness::host::{Host, HostRequest};
+use host_harness::lab::{Break, Setup};
+use host_harness::layout::Layout;
+use host_harness::machine::{Accelerator, accel};
+use host_harness::report::TerminalReporter;
+use host_harness::runner::{self, SharedReporters};
+
+use crate::options::Usage;
+
+/// Options of `rerun`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The dossier: a folder in reports/dossiers
+    #[arg(value_name = "DOSSIER")]
+    dossier: PathBuf,
+    /// Show more
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// Runs the check again with the same image, machine and seed, and says what comes of it this time.
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    let dossier = Dossier::open(&args.dossier)?;
+    let image = dossier.image()?;
+    let facts = &dossier.facts;
+    let check = checks::find(&facts.check).ok_or_else(|| {
+        Usage(format!(
+            "this program has no check `{}`: use the version, or the test, that wrote the dossier",
+            facts.check
+        ))
+    })?;
+    let found = Layout::find(Some(&facts.out)).map_err(Usage)?;
+    let host = Host::probe(&found, same_machine(facts)).await?;
+    for broken in &facts.breaks {
+        let Broken { point, script, .. } = broken;
+        eprintln!("broken on purpose at `{point}`, as before: {script}");
+    }
+    let setup = Setup {
+        layout: found,
+        host,
+        image,
+        tools: facts.tools.clone(),
+        boot_deadline: Duration::from_secs_f64(facts.boot_deadline_s.clamp(1.0, 3600.0)),
+        breaks: facts.breaks.iter().map(broken).collect(),
+        dossiers: Policy::from_env().map_err(Usage)?,
+        seed: Some(facts.seed),
+    };
+    let reporters =
+        SharedReporters::new(vec![Box::new(TerminalReporter::new(args.verbose, false))]);
+    reporters.emit(&Event::RunStarted {
+        facts: setup.host.facts(),
+    });
+    let manner = runner::Manner {
+        jobs: 1,
+        retries: 0,
+    };
+    let results = runner::run(&Arc::new(setup), &[check], manner, &reporters).await;
+    let before = match facts.outcome.title.as_str() {
+        "" => &facts.outcome.kind,
+        title => title,
+    };
+    for result in &results {
+        let (kind, title, _) = result.outcome.failure();
+        let same = kind == facts.outcome.kind && title == facts.outcome.title;
+        eprintln!("before: {before}");
+        eprintln!(
+            "seed {}: {}",
+            facts.seed,
+            if same {
+                "the same again"
+            } else {
+                "another outcome"
+            }
+        );
+    }
+    Ok(results.iter().collect::<runner::Tally>().exit_code())
+}
+
+/// The accelerator and vsock backend of then: a machine of another make would prove nothing.
+fn same_machine(facts: &Facts) -> HostRequest {
+    match facts.machines.first() {
+        None => HostRequest::default(),
+        Some(machine) => HostRequest {
+            accel: match machine.spec.accelerator {
+                Accelerator::Kvm => accel::Request::Kvm,
+                Accelerator::Tcg => accel::Request::Tcg,
+            },
+            vsock: machine.spec.vsock,
+        },
+    }
+}
+
+/// Breaks are words of a test's source; one of a dossier lives as long as this run of one check.
+fn broken(broken: &Broken) -> Break {
+    let word = |word: &String| -> &'static str { word.clone().leak() };
+    Break {
+        point: word(&broken.point),
+        script: word(&broken.script),
+        files: broken
+            .files
+            .iter()
+            .map(|(from, to)| (from.clone(), word(to)))
+            .collect(),
+    }
+}

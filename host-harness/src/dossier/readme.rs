@@ -1,0 +1,287 @@
+//! The page for people: what was checked, expected and seen, and how to go on.
+
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::facts::{Facts, Left, files};
+
+/// How many lines of the failure's detail are on the page; `dossier.json` has all.
+const DETAIL: usize = 25;
+
+/// `README.md` of a dossier in the folder `dir`, as a user would name that folder.
+pub fn page(facts: &Facts, dir: &str) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    render(&mut out, facts, dir).unwrap_or_default();
+    out
+}
+
+fn render(out: &mut String, facts: &Facts, dir: &str) -> std::fmt::Result {
+    let when = utc(facts.written);
+    writeln!(out, "# {}: {}\n", facts.case, word(facts))?;
+    writeln!(
+        out,
+        "Written {when}, after {:.1} s (deadline {:.0} s).\n",
+        facts.took_s, facts.deadline_s
+    )?;
+    writeln!(out, "**What was checked.** {}.\n", sentence(&facts.about))?;
+    writeln!(
+        out,
+        "**What was expected.** That this holds, within {:.0} s, and that the guest's kernel says \
+         nothing of trouble meanwhile.\n",
+        facts.deadline_s
+    )?;
+    match facts.outcome.title.as_str() {
+        "" => writeln!(out, "**What was seen.** That it holds.\n")?,
+        title => writeln!(out, "**What was seen.** {}\n", one_line(title))?,
+    }
+    let lines: Vec<&str> = facts.outcome.detail.lines().collect();
+    if !lines.is_empty() {
+        writeln!(out, "```text")?;
+        for line in lines.iter().take(DETAIL) {
+            // A fence in what the guest said would end ours.
+            writeln!(out, "{}", line.replace("```", "'''"))?;
+        }
+        if lines.len() > DETAIL {
+            let rest = lines.len() - DETAIL;
+            writeln!(out, "… {rest} more lines in {}", files::FACTS)?;
+        }
+        writeln!(out, "```\n")?;
+    }
+    match &facts.first_finding {
+        Some(title) => writeln!(out, "**First kernel finding.** {}\n", one_line(title))?,
+        None => writeln!(out, "**First kernel finding.** None.\n")?,
+    }
+    if !facts.breaks.is_empty() {
+        writeln!(
+            out,
+            "**Broken on purpose.** A test wanted to see this check fail:\n"
+        )?;
+        for broken in &facts.breaks {
+            let script = one_line(&broken.script);
+            writeln!(out, "- at `{}`: `{script}`", broken.point)?;
+        }
+        writeln!(out)?;
+    }
+    go_on(out, facts, dir)?;
+    contents(out, facts)?;
+    writeln!(out, "## Facts\n")?;
+    for (name, value) in &facts.properties {
+        writeln!(out, "- {name}: {}", one_line(value))?;
+    }
+    Ok(())
+}
+
+fn go_on(out: &mut String, facts: &Facts, dir: &str) -> std::fmt::Result {
+    writeln!(out, "## How to go on\n")?;
+    writeln!(out, "```sh")?;
+    let frozen = facts.machines.iter().any(|m| m.left == Left::Frozen);
+    let back = match frozen {
+        true => "back in the failed machine, as it was",
+        false => "boot what the failed machine left on its disk",
+    };
+    if !facts.machines.is_empty() {
+        writeln!(out, "cargo images reopen {dir}   # {back}")?;
+    }
+    writeln!(
+        out,
+        "cargo images rerun {dir}   # the same check, image, machine and seed"
+    )?;
+    writeln!(out, "```\n")?;
+    for machine in &facts.machines {
+        let text = match &machine.left {
+            Left::Frozen => "frozen while it ran".to_owned(),
+            Left::Dump { why } => {
+                format!("not frozen ({}); its memory was dumped", one_line(why))
+            }
+            Left::Disks { why } => format!("not frozen ({}); its disks are here", one_line(why)),
+        };
+        writeln!(out, "- {} ({}): {text}.", machine.folder, machine.id)?;
+    }
+    writeln!(
+        out,
+        "\nThe image is not in here: it is {} with SHA-256 {}.\n",
+        facts.image.dir.display(),
+        facts.image.sha256
+    )
+}
+
+fn contents(out: &mut String, facts: &Facts) -> std::fmt::Result {
+    writeln!(out, "## What is here\n")?;
+    let mut rows = vec![
+        (files::CONSOLE, "the serial console"),
+        (files::KERNEL_LOG, "what the kernel said"),
+        (
+            files::TRANSCRIPT,
+            "what the agent was asked, when, and its answers",
+        ),
+    ];
+    if facts.oops {
+        rows.push((
+            files::OOPS,
+            "the kernel's report with source files and lines",
+        ));
+    }
+    if facts.overran {
+        let what = "traces and registers from when the deadline had passed";
+        rows.push((files::LAST_WORDS, what));
+    }
+    rows.push((files::IMAGE, "what the image was made of"));
+    rows.push((files::FACTS, "all of this for programs"));
+    for (name, what) in rows {
+        writeln!(out, "- [{name}]({name}): {what}")?;
+    }
+    for machine in &facts.machines {
+        let folder = &machine.folder;
+        writeln!(
+            out,
+            "- [{folder}/]({folder}): QEMU's command line ({}), its logs, the disks",
+            files::ARGUMENTS
+        )?;
+    }
+    writeln!(out)
+}
+
+fn word(facts: &Facts) -> &'static str {
+    match facts.outcome.kind.as_str() {
+        "pass" => "passed",
+        "skip" => "was skipped",
+        "infrastructure" => "could not run",
+        _ => "failed",
+    }
+}
+
+/// With a capital letter and without a full stop.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
+
+/// What a guest can write must not make Markdown of its own.
+fn one_line(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.replace('`', "'").replace('<', "‹").replace('>', "›")
+}
+
+/// A time of day in UTC, without a library for it.
+fn utc(seconds: u64) -> String {
+    let time = junit_report::OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(seconds));
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{Broken, FORMAT, ImageFacts, MachineFacts, Told};
+    use super::*;
+    use crate::machine::{MachineSpec, Version};
+
+    fn facts() -> Facts {
+        let machine = |folder: &str, left| MachineFacts {
+            folder: folder.into(),
+            id: "0123456789".into(),
+            spec: MachineSpec::new("x", "/images/x.qcow2", "/logs/x"),
+            qemu: Version {
+                number: (7, 2, 22),
+                package: String::new(),
+            },
+            left,
+        };
+        let why = "the guest's kernel panicked".into();
+        Facts {
+            format: FORMAT,
+            case: "minimal::quick::mkfs_mount".into(),
+            variant: "minimal".into(),
+            check: "mkfs_mount".into(),
+            about: "a fresh file system mounts and unmounts".into(),
+            outcome: Told {
+                kind: "oops".into(),
+                title: "BUG: NULL pointer dereference in <vexfs_fill_super>".into(),
+                detail: "The check itself says: ``` no\n".to_owned() + &"line\n".repeat(40),
+            },
+            first_finding: Some("BUG: NULL pointer dereference in vexfs_fill_super".into()),
+            oops: true,
+            overran: true,
+            written: 1_764_000_000,
+            took_s: 2.345,
+            deadline_s: 60.0,
+            seed: 7,
+            breaks: vec![Broken {
+                point: "start".into(),
+                script: "echo c\n  > /proc/sysrq-trigger".into(),
+                files: Vec::new(),
+            }],
+            properties: vec![("boot-id".into(), "b".into()), ("seed".into(), "7".into())],
+            image: ImageFacts {
+                dir: "/images".into(),
+                sha256: "ab".repeat(32),
+            },
+            tools: "/tools.ext4".into(),
+            out: "/out".into(),
+            boot_deadline_s: 150.0,
+            machines: vec![
+                machine("machine-1", Left::Frozen),
+                machine("machine-2", Left::Disks { why }),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_page_is_as_pinned() {
+        let page = page(
+            &facts(),
+            "out/reports/dossiers/minimal-mkfs_mount-0123456789",
+        );
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/dossier/README.md");
+        if std::env::var_os("VEXFS_WRITE_GOLDEN").is_some() {
+            std::fs::write(golden, &page).expect("writes");
+        }
+        let pinned = std::fs::read_to_string(golden).expect("golden/dossier/README.md");
+        assert_eq!(page, pinned);
+    }
+
+    #[test]
+    fn facts_survive_their_file_and_name_what_is_missing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let facts = facts();
+        let text = serde_json::to_vec(&facts).expect("JSON");
+        std::fs::write(dir.path().join(files::FACTS), text).expect("writes");
+        assert_eq!(Facts::read(dir.path()).expect("reads"), facts);
+        let missing = facts.missing(dir.path()).expect("looks");
+        assert_eq!(missing.len() + 1, facts.expected_files().len());
+        for name in [
+            "oops.txt",
+            "last-words.txt",
+            "machine-1/ram",
+            "machine-2/qemu.args",
+        ] {
+            assert!(missing.contains(&name.into()), "{name}: {missing:?}");
+        }
+        for name in facts.expected_files() {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            std::fs::write(path, "x").expect("writes");
+        }
+        assert_eq!(
+            facts.missing(dir.path()).expect("looks"),
+            [""; 0].map(std::path::PathBuf::from)
+        );
+        std::fs::write(dir.path().join(files::CONSOLE), "").expect("writes");
+        std::fs::write(dir.path().join("machine-1/ram"), "").expect("writes");
+        let missing = facts.missing(dir.path()).expect("looks");
+        assert_eq!(missing, ["machine-1/ram"].map(std::path::PathBuf::from));
+        std::fs::write(dir.path().join(files::FACTS), "{\"format\": 9}").expect("writes");
+        let error = Facts::read(dir.path()).expect_err("another format");
+        assert!(error.to_string().contains("format 9"), "{error}");
+    }
+}

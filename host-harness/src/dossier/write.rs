@@ -1,0 +1,163 @@
+//! Writing a dossier: machines first, while they live, then the texts, then the facts, then the name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use image_builder::Image;
+
+use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
+use super::store::{self, Draft};
+use super::{DossierError, Policy, machines, oops, page};
+use crate::event::CaseId;
+use crate::layout::Layout;
+use crate::machine::Machine;
+use crate::verdict::{Finding, Outcome};
+
+/// What is known about a check that has its verdict.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// Which.
+    pub case: &'a CaseId,
+    /// What had to hold.
+    pub about: &'a str,
+    /// How long it may take.
+    pub deadline: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// The verdict.
+    pub outcome: &'a Outcome,
+    /// What the kernel logs show.
+    pub findings: &'a [Finding],
+    /// What was collected when the deadline had passed.
+    pub last_words: Option<&'a str>,
+    /// Whether the guest is known not to answer.
+    pub deaf: bool,
+    /// The seed of its randomness.
+    pub seed: u64,
+    /// What a test broke.
+    pub breaks: Vec<Broken>,
+    /// What ties it to machines.
+    pub properties: &'a [(String, String)],
+    /// What the agents were asked.
+    pub transcript: &'a str,
+    /// What the kernels said.
+    pub kernel_log: &'a str,
+    /// The image.
+    pub image: &'a Image,
+    /// The disk with the test tools.
+    pub tools: &'a Path,
+    /// From power-on to the agent's answer, at most.
+    pub boot_deadline: Duration,
+}
+
+/// Writes the dossier of a check and returns its folder. Its machines are dead afterwards.
+///
+/// # Errors
+/// When the host cannot store it.
+pub async fn write(
+    policy: &Policy,
+    layout: &Layout,
+    case: &Case<'_>,
+    machines: &mut [Arc<Machine>],
+) -> Result<PathBuf, DossierError> {
+    let home = layout.dossiers();
+    let cannot = |what: &str| DossierError::io(format!("cannot {what} in {}", home.display()));
+    let mut draft = Draft::begin(&home).map_err(cannot("begin a dossier"))?;
+    draft.keep().await.map_err(cannot("keep a dossier"))?;
+    let dir = draft.dir().to_owned();
+    let image = &case.image.manifest.disk.sha256;
+    let mut consoles = String::new();
+    let mut left = Vec::new();
+    for (number, machine) in (1..).zip(machines.iter_mut()) {
+        left.push(machines::take(machine, number, &dir, image, policy, case.deaf).await?);
+        let log = std::fs::read(machine.console().path()).unwrap_or_default();
+        if left.len() > 1 {
+            consoles.push_str(&format!("\n=== machine-{number} ===\n"));
+        }
+        consoles.push_str(&String::from_utf8_lossy(&log));
+    }
+    let unique = match machines.first() {
+        Some(machine) => machine.id().to_owned(),
+        None => format!("{:x}-{}", now().as_millis(), std::process::id()),
+    };
+    let name = format!("{}-{}-{unique}", case.case.variant, case.case.check);
+    let oops = explain(case, &consoles);
+    let facts = Facts {
+        format: FORMAT,
+        case: case.case.to_string(),
+        variant: case.case.variant.clone(),
+        check: case.case.check.clone(),
+        about: case.about.to_owned(),
+        outcome: Told::from(case.outcome),
+        first_finding: first_finding(case.findings),
+        oops: oops.is_some(),
+        overran: case.last_words.is_some(),
+        written: now().as_secs(),
+        took_s: case.took.as_secs_f64(),
+        deadline_s: case.deadline.as_secs_f64(),
+        seed: case.seed,
+        breaks: case.breaks.clone(),
+        properties: case.properties.to_vec(),
+        image: ImageFacts {
+            dir: case.image.dir.clone(),
+            sha256: image.clone(),
+        },
+        tools: case.tools.to_owned(),
+        out: layout.out.clone(),
+        boot_deadline_s: case.boot_deadline.as_secs_f64(),
+        machines: left,
+    };
+    let place = home.join(&name);
+    // As short as one would type it: relative to the checkout, which `cargo images` runs in.
+    let shown = place.strip_prefix(&layout.workspace).unwrap_or(&place);
+    let page = page(&facts, &shown.display().to_string());
+    let manifest = json(&case.image.manifest)?;
+    let json = json(&facts)?;
+    let texts = [
+        (files::CONSOLE, Some(consoles.as_str())),
+        (files::KERNEL_LOG, Some(case.kernel_log)),
+        (files::TRANSCRIPT, Some(case.transcript)),
+        (files::OOPS, oops.as_deref()),
+        (files::LAST_WORDS, case.last_words),
+        (files::IMAGE, Some(&manifest)),
+        (files::README, Some(&page)),
+        (files::FACTS, Some(&json)),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            std::fs::write(dir.join(name), text).map_err(cannot("write a dossier"))?;
+        }
+    }
+    let place = draft.publish(&name).map_err(cannot("publish a dossier"))?;
+    store::evict(&home, policy.cap, &place).map_err(cannot("remove old dossiers"))?;
+    Ok(place)
+}
+
+fn first_finding(findings: &[Finding]) -> Option<String> {
+    let first = findings.iter().find(|finding| finding.allowed.is_none());
+    first.map(|finding| finding.title.clone())
+}
+
+/// The kernel's report with source lines, from the kernel log, or from the console of a guest that
+/// could not hand its log over.
+fn explain(case: &Case<'_>, consoles: &str) -> Option<String> {
+    let manifest = &case.image.manifest;
+    let debug = manifest.module.debug.as_ref();
+    let debug = debug.map(|debug| case.image.dir.join(&debug.name));
+    let module = &manifest.source.config.module;
+    [case.kernel_log, consoles]
+        .into_iter()
+        .find_map(|log| oops::explain(log, module, debug.as_deref()))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, DossierError> {
+    let text = serde_json::to_string_pretty(value);
+    Ok(text.map_err(|error| DossierError::io("cannot write facts down")(error.into()))? + "\n")
+}
+
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}

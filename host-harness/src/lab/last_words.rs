@@ -1,0 +1,303 @@
+//! What is collected from a machine whose time is up, before it is killed: what hangs, and where.
+//!
+//! First the guest is asked, on a fresh connection (the old one may be part of what hangs): sysrq `w`
+//! shows the tasks in uninterruptible sleep, `l` what every CPU does (the kernel's
+//! Documentation/admin-guide/sysrq.rst), `/proc/*/stack` the rest. A guest that does not answer gets a
+//! non-maskable interrupt, on which an invited one panics with a trace (`unknown_nmi_panic`). Under
+//! emulation there is no hard-lockup detector, so this is the only trace a spinning kernel leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_protocol::message::KmsgRecord;
+
+use super::Machines;
+use super::evidence::show;
+use crate::agent::{Client, ExecSpec};
+use crate::machine::{Death, Machine, Mark};
+use crate::verdict::{Record, telling_frame};
+
+/// How long the agent may take to take up a fresh connection and to show its log: milliseconds when
+/// it lives, and a guest that spins on one CPU is slow on the other.
+const AGENT: Duration = Duration::from_millis(1200);
+
+/// How long one trace through the agent may take.
+const TRACE: Duration = Duration::from_millis(500);
+
+/// A guest that got a non-maskable interrupt has this long for its trace; and the console is quiet
+/// this long when it is over.
+const NMI: (Duration, Duration) = (Duration::from_millis(700), Duration::from_millis(150));
+
+/// How long QEMU may take to show registers.
+const REGISTERS: Duration = Duration::from_millis(500);
+
+/// Lines of the console's end that are shown.
+const TAIL: usize = 40;
+
+/// The stacks of all tasks, each below its path; user space's are empty.
+const STACKS: &str = "head -n 30 /proc/[0-9]*/stack /proc/[0-9]*/comm 2>/dev/null";
+
+/// What the machines of an overdue check told.
+#[derive(Debug, Clone, Default)]
+pub struct LastWords(Vec<Words>);
+
+/// What one machine told.
+#[derive(Debug, Clone)]
+pub(super) struct Words {
+    machine: String,
+    /// Where its console was when the time was up.
+    pub(super) from: Mark,
+    /// Its death, if it came before ours.
+    pub(super) died_before: Option<Death>,
+    /// Its kernel log up to then; empty when it did not answer.
+    pub(super) kernel_log: Vec<KmsgRecord>,
+    deaf: bool,
+    sections: Vec<(&'static str, String)>,
+    culprit: Option<String>,
+}
+
+impl LastWords {
+    /// Collects from all machines side by side; takes about two seconds at the most.
+    pub async fn collect(machines: &Machines) -> LastWords {
+        let machines = machines.all();
+        LastWords(futures_util::future::join_all(machines.iter().map(words)).await)
+    }
+
+    pub(super) fn of(&self, machine: &Machine) -> Option<&Words> {
+        self.0.iter().find(|words| words.machine == machine.id())
+    }
+
+    /// What hangs, in a few words, if the traces tell.
+    pub fn culprit(&self) -> Option<&str> {
+        self.0.iter().find_map(|words| words.culprit.as_deref())
+    }
+
+    /// Whether a machine that lived did not answer.
+    pub fn deaf(&self) -> bool {
+        self.0.iter().any(|words| words.deaf)
+    }
+
+    /// All of it, for people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for words in &self.0 {
+            let state = match (&words.died_before, words.deaf) {
+                (Some(death), _) => format!("was dead already: {death}"),
+                (None, true) => "did not answer any more".to_owned(),
+                (None, false) => "still answered".to_owned(),
+            };
+            out.push_str(&format!("# Machine {} {state}\n", words.machine));
+            if let Some(culprit) = &words.culprit {
+                out.push_str(&format!("What hangs: {culprit}\n"));
+            }
+            for (name, text) in &words.sections {
+                out.push_str(&format!("\n## {name}\n\n{}\n", text.trim_end()));
+            }
+            out.push('\n');
+        }
+        out
+    }
+}
+
+async fn words(machine: &Arc<Machine>) -> Words {
+    let mut words = Words {
+        machine: machine.id().to_owned(),
+        from: machine.console().mark(),
+        died_before: machine.death(),
+        kernel_log: Vec::new(),
+        deaf: false,
+        sections: Vec::new(),
+        culprit: None,
+    };
+    if words.died_before.is_none() {
+        match tokio::time::timeout(AGENT, hello(machine)).await {
+            Ok(Some((client, log, next))) => {
+                words.kernel_log = log;
+                words.ask(&client, next).await;
+            }
+            _ => words.deaf = machine.secret().is_some(),
+        }
+        let registers = machine.registers();
+        if let Ok(Ok(text)) = tokio::time::timeout(REGISTERS, registers).await {
+            words.sections.push(("Registers of all CPUs", text));
+        }
+        if words.deaf {
+            words.strike(machine).await;
+        }
+    }
+    let tail = machine.console().tail(TAIL);
+    words.sections.push(("The console ends with", tail));
+    words
+}
+
+/// A fresh connection, the kernel log so far, and where it ends.
+async fn hello(machine: &Machine) -> Option<(Client, Vec<KmsgRecord>, u64)> {
+    let client = machine.agent(AGENT).await.ok()?;
+    let log = client.kmsg_since(0, AGENT).await.ok()?.records;
+    let next = log.last().map_or(0, |record| record.sequence + 1);
+    Some((client, log, next))
+}
+
+impl Words {
+    /// Has the guest show what hangs. What does not come is missing; there is no time for more.
+    async fn ask(&mut self, client: &Client, next: u64) {
+        for key in *b"wl" {
+            client.sysrq(key, TRACE).await.unwrap_or_default();
+        }
+        if let Ok(log) = client.kmsg_since(next, TRACE).await {
+            let kernel = log.records.iter().filter(|record| record.is_kernel());
+            let lines: Vec<&str> = kernel.flat_map(|record| record.text.lines()).collect();
+            self.culprit = culprit(&lines);
+            let text = log.records.iter().map(show).collect();
+            let name = "Blocked tasks and what every CPU does (sysrq w, l)";
+            self.sections.push((name, text));
+        }
+        let stacks = ExecSpec::new(["/bin/sh", "-c", STACKS]);
+        if let Ok(output) = client.exec(stacks, TRACE).await {
+            let text = output.stdout_text();
+            self.sections
+                .push(("Kernel stacks of all tasks", text.to_string()));
+        }
+    }
+
+    /// Has a guest that does not answer panic, and reads what it says.
+    async fn strike(&mut self, machine: &Machine) {
+        let console = machine.console();
+        let before = console.mark();
+        let (limit, quiet) = NMI;
+        if let Ok(Ok(())) = tokio::time::timeout(limit, machine.inject_nmi()).await {
+            // From the interrupt to the first line may take longer than the lines are apart.
+            let spoken = async {
+                while console.since(before).0.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            if tokio::time::timeout(limit, spoken).await.is_ok() {
+                console.settled(quiet, limit).await;
+            }
+        }
+        let lines: Vec<String> = console
+            .since(before)
+            .0
+            .iter()
+            .map(|line| Record::console(&line.text).text)
+            .collect();
+        self.culprit = culprit(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let name = "After a non-maskable interrupt, the console";
+        self.sections.push((name, lines.join("\n")));
+    }
+}
+
+/// A task or CPU in the traces, and where it is.
+#[derive(Debug, Default)]
+struct Trace {
+    who: String,
+    /// The first function that is worth a word, and whether it is a module's.
+    place: Option<(String, bool)>,
+    /// This is the one that shows the traces.
+    ours: bool,
+    blocked: bool,
+}
+
+/// What hangs: a blocked task or a busy CPU; one in a module's code is taken before others, and a
+/// blocked task before a busy CPU.
+fn culprit(lines: &[&str]) -> Option<String> {
+    let mut traces: Vec<Trace> = Vec::new();
+    for line in lines {
+        if let Some(rest) = line.strip_prefix("task:") {
+            let name = rest.split_whitespace().next().unwrap_or_default();
+            let state = rest.split("state:").nth(1).unwrap_or_default();
+            traces.push(Trace {
+                who: format!("`{name}` is blocked"),
+                blocked: state.starts_with('D'),
+                ..Trace::default()
+            });
+        } else if let Some(rest) = line.strip_prefix("CPU: ") {
+            let number = rest.split_whitespace().next().unwrap_or_default();
+            let name = rest.split("Comm: ").nth(1).unwrap_or_default();
+            let name = name.split_whitespace().next().unwrap_or_default();
+            traces.push(Trace {
+                who: format!("`{name}` keeps CPU {number} busy"),
+                ..Trace::default()
+            });
+        }
+        let Some(trace) = traces.last_mut() else {
+            continue;
+        };
+        trace.ours |= line.contains("sysrq_handle") || line.contains("Comm: swapper");
+        let in_module = line.trim_end().ends_with(']') && line.contains(" [");
+        match (telling_frame(line), &trace.place) {
+            (Some(name), None) => trace.place = Some((name, in_module)),
+            (Some(name), Some((_, false))) if in_module => trace.place = Some((name, true)),
+            _ => {}
+        }
+    }
+    let rank = |trace: &Trace| {
+        let in_module = trace.place.as_ref().is_some_and(|(_, module)| *module);
+        (in_module, trace.blocked)
+    };
+    let traces = traces.iter().filter(|trace| !trace.ours);
+    // Of equals the first one: the last of `max_by_key` on the reversed list.
+    let worst = traces.rev().max_by_key(|trace| rank(trace))?;
+    let (place, _) = worst.place.as_ref()?;
+    Some(format!("{} in {place}", worst.who))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_task_is_named_with_its_module_function() {
+        let lines = [
+            "sysrq: Show Blocked State",
+            "task:kworker/0:1     state:D stack:0     pid:11    ppid:2      flags:0x00004000",
+            "Call Trace:",
+            " <TASK>",
+            " __schedule+0x351/0xa20",
+            " io_schedule+0x46/0x70",
+            " jbd2_journal_commit_transaction+0x1/0x2",
+            "task:insmod          state:D stack:0     pid:701   ppid:1      flags:0x00004002",
+            "Call Trace:",
+            " <TASK>",
+            " __schedule+0x351/0xa20",
+            " schedule+0x5e/0xd0",
+            " msleep+0x2d/0x40",
+            " fault_init+0x19/0x1000 [fault_sleep]",
+            " do_one_initcall+0x157/0x1e8",
+            "sysrq: Show backtrace of all active CPUs",
+            "NMI backtrace for cpu 0",
+            "CPU: 0 PID: 300 Comm: vexfs-agent Not tainted 6.1.0 #1",
+            " sysrq_handle_showallcpus+0x10/0x20",
+        ];
+        assert_eq!(
+            culprit(&lines).as_deref(),
+            Some("`insmod` is blocked in fault_init")
+        );
+        assert_eq!(
+            culprit(&lines[..7]).as_deref(),
+            Some("`kworker/0:1` is blocked in jbd2_journal_commit_transaction")
+        );
+        assert_eq!(culprit(&lines[15..]), None);
+    }
+
+    #[test]
+    fn a_spinning_task_is_named_from_the_nmi_trace() {
+        let lines = [
+            "Kernel panic - not syncing: NMI: Not continuing",
+            "CPU: 1 PID: 655 Comm: insmod Tainted: G           OE      6.1.0-56-cloud-amd64 #1",
+            "Call Trace:",
+            " <NMI>",
+            " dump_stack_lvl+0x44/0x5c",
+            " panic+0x118/0x2ed",
+            " nmi_panic.cold+0xc/0xc",
+            "RIP: 0010:spin+0x5/0x10 [fault_spin]",
+            " </NMI>",
+            " do_one_initcall+0x56/0x230",
+        ];
+        assert_eq!(
+            culprit(&lines).as_deref(),
+            Some("`insmod` keeps CPU 1 busy in spin")
+        );
+    }
+}
