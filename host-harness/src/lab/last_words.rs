@@ -7,39 +7,51 @@
 //! emulation there is no hard-lockup detector, so this is the only trace a spinning kernel leaves.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_protocol::message::KmsgRecord;
 
 use super::Machines;
 use super::evidence::show;
-use crate::agent::{Client, ExecSpec};
+use crate::agent::{Client, Deadline, ExecSpec};
 use crate::machine::{Death, Machine, Mark};
 use crate::verdict::{Record, telling_frame};
 
+/// How long all of it may take.
+const BUDGET: Duration = Duration::from_secs(2);
+
 /// How long the agent may take to take up a fresh connection and to show its log: milliseconds when
 /// it lives, and a guest that spins on one CPU is slow on the other.
-const AGENT: Duration = Duration::from_millis(1200);
-
-/// How long one trace through the agent may take.
-const TRACE: Duration = Duration::from_millis(500);
+const AGENT: Duration = Duration::from_millis(1000);
 
 /// A guest that got a non-maskable interrupt has this long for its trace; and the console is quiet
 /// this long when it is over.
-const NMI: (Duration, Duration) = (Duration::from_millis(700), Duration::from_millis(150));
+const NMI: (Duration, Duration) = (Duration::from_millis(800), Duration::from_millis(150));
 
 /// How long QEMU may take to show registers.
-const REGISTERS: Duration = Duration::from_millis(500);
+const REGISTERS: Duration = Duration::from_millis(300);
+
+/// Registers that no kernel computes with.
+const DULL: &[&str] = &["FPR", "XMM", "YMM", "ZMM"];
 
 /// Lines of the console's end that are shown.
 const TAIL: usize = 40;
+
+/// What the sections with traces are called.
+const TRACES: [&str; 2] = [
+    "Blocked tasks and what every CPU does (sysrq w, l)",
+    "After a non-maskable interrupt, the console",
+];
 
 /// The stacks of all tasks, each below its path; user space's are empty.
 const STACKS: &str = "head -n 30 /proc/[0-9]*/stack /proc/[0-9]*/comm 2>/dev/null";
 
 /// What the machines of an overdue check told.
 #[derive(Debug, Clone, Default)]
-pub struct LastWords(Vec<Words>);
+pub struct LastWords {
+    words: Vec<Words>,
+    took: Duration,
+}
 
 /// What one machine told.
 #[derive(Debug, Clone)]
@@ -60,27 +72,50 @@ impl LastWords {
     /// Collects from all machines side by side; takes about two seconds at the most.
     pub async fn collect(machines: &Machines) -> LastWords {
         let machines = machines.all();
-        LastWords(futures_util::future::join_all(machines.iter().map(words)).await)
+        let begin = Instant::now();
+        LastWords {
+            words: futures_util::future::join_all(machines.iter().map(words)).await,
+            took: begin.elapsed(),
+        }
+    }
+
+    /// How long collecting them took.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     pub(super) fn of(&self, machine: &Machine) -> Option<&Words> {
-        self.0.iter().find(|words| words.machine == machine.id())
+        self.words
+            .iter()
+            .find(|words| words.machine == machine.id())
     }
 
     /// What hangs, in a few words, if the traces tell.
     pub fn culprit(&self) -> Option<&str> {
-        self.0.iter().find_map(|words| words.culprit.as_deref())
+        self.words.iter().find_map(|words| words.culprit.as_deref())
     }
 
     /// Whether a machine that lived did not answer.
     pub fn deaf(&self) -> bool {
-        self.0.iter().any(|words| words.deaf)
+        self.words.iter().any(|words| words.deaf)
+    }
+
+    /// What hangs, with its trace.
+    pub fn summary(&self) -> String {
+        let traces = self.words.iter().filter_map(|words| {
+            let (name, text) = words
+                .sections
+                .iter()
+                .find(|(name, _)| TRACES.contains(name))?;
+            Some(format!("{name}:\n{}", text.trim_end()))
+        });
+        traces.collect::<Vec<_>>().join("\n")
     }
 
     /// All of it, for people.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        for words in &self.0 {
+        for words in &self.words {
             let state = match (&words.died_before, words.deaf) {
                 (Some(death), _) => format!("was dead already: {death}"),
                 (None, true) => "did not answer any more".to_owned(),
@@ -100,6 +135,7 @@ impl LastWords {
 }
 
 async fn words(machine: &Arc<Machine>) -> Words {
+    let end = Deadline::within(BUDGET - REGISTERS);
     let mut words = Words {
         machine: machine.id().to_owned(),
         from: machine.console().mark(),
@@ -113,12 +149,15 @@ async fn words(machine: &Arc<Machine>) -> Words {
         match tokio::time::timeout(AGENT, hello(machine)).await {
             Ok(Some((client, log, next))) => {
                 words.kernel_log = log;
-                words.ask(&client, next).await;
+                words.ask(&client, next, end).await;
             }
             _ => words.deaf = machine.secret().is_some(),
         }
         let registers = machine.registers();
         if let Ok(Ok(text)) = tokio::time::timeout(REGISTERS, registers).await {
+            let lines = text.lines();
+            let telling = lines.filter(|line| !DULL.iter().any(|dull| line.starts_with(dull)));
+            let text = telling.collect::<Vec<_>>().join("\n");
             words.sections.push(("Registers of all CPUs", text));
         }
         if words.deaf {
@@ -140,20 +179,21 @@ async fn hello(machine: &Machine) -> Option<(Client, Vec<KmsgRecord>, u64)> {
 
 impl Words {
     /// Has the guest show what hangs. What does not come is missing; there is no time for more.
-    async fn ask(&mut self, client: &Client, next: u64) {
+    async fn ask(&mut self, client: &Client, next: u64, end: Deadline) {
         for key in *b"wl" {
-            client.sysrq(key, TRACE).await.unwrap_or_default();
+            client.sysrq(key, end).await.unwrap_or_default();
         }
-        if let Ok(log) = client.kmsg_since(next, TRACE).await {
+        if let Ok(log) = client.kmsg_since(next, end).await {
             let kernel = log.records.iter().filter(|record| record.is_kernel());
             let lines: Vec<&str> = kernel.flat_map(|record| record.text.lines()).collect();
             self.culprit = culprit(&lines);
             let text = log.records.iter().map(show).collect();
-            let name = "Blocked tasks and what every CPU does (sysrq w, l)";
-            self.sections.push((name, text));
+            self.sections.push((TRACES[0], text));
         }
         let stacks = ExecSpec::new(["/bin/sh", "-c", STACKS]);
-        if let Ok(output) = client.exec(stacks, TRACE).await {
+        // The agent would take its time to end a program that is late.
+        let said = tokio::time::timeout(end.remaining(), client.exec(stacks, end)).await;
+        if let Ok(Ok(output)) = said {
             let text = output.stdout_text();
             self.sections
                 .push(("Kernel stacks of all tasks", text.to_string()));
@@ -165,17 +205,20 @@ impl Words {
         let console = machine.console();
         let before = console.mark();
         let (limit, quiet) = NMI;
-        if let Ok(Ok(())) = tokio::time::timeout(limit, machine.inject_nmi()).await {
-            // From the interrupt to the first line may take longer than the lines are apart.
-            let spoken = async {
-                while console.since(before).0.is_empty() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
-            if tokio::time::timeout(limit, spoken).await.is_ok() {
-                console.settled(quiet, limit).await;
+        let struck = async {
+            if machine.inject_nmi().await.is_err() {
+                return;
             }
-        }
+            // From the interrupt to the first line may take longer than the lines are apart.
+            while console.since(before).0.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            console.settled(quiet, limit).await;
+        };
+        // A guest that says nothing even now has said nothing.
+        tokio::time::timeout(limit, struck)
+            .await
+            .unwrap_or_default();
         let lines: Vec<String> = console
             .since(before)
             .0
@@ -183,8 +226,7 @@ impl Words {
             .map(|line| Record::console(&line.text).text)
             .collect();
         self.culprit = culprit(&lines.iter().map(String::as_str).collect::<Vec<_>>());
-        let name = "After a non-maskable interrupt, the console";
-        self.sections.push((name, lines.join("\n")));
+        self.sections.push((TRACES[1], lines.join("\n")));
     }
 }
 

@@ -195,8 +195,10 @@ impl Lab {
                 Some(culprit) => format!("{title}: {culprit}"),
                 None => title,
             },
-            detail: words.text(),
+            detail: words.summary(),
         };
+        let took = format!("{:.1}", words.took().as_secs_f64());
+        self.facts.push(("last-words-s".to_owned(), took));
         self.last_words = Some(words);
         failure
     }

@@ -1,6 +1,7 @@
 //! The checks of each image as nextest cases, each on a machine of its own, and for every check a
 //! case that breaks what it guards and sees it go red.
 
+mod dossier;
 mod red;
 
 use std::sync::Arc;
@@ -40,6 +41,9 @@ fn main() {
         trials.push(Trial::test(format!("red::{}", case.name), move || {
             red::turns_red(case)
         }));
+    }
+    for (name, test) in dossier::TESTS {
+        trials.push(Trial::test(format!("dossier::{name}"), *test));
     }
     trials.push(Trial::test(
         "red::every_check_has_a_case",
@@ -84,7 +88,7 @@ fn layout() -> Result<Layout, Failed> {
 
 /// The check must pass. What it did is printed either way: nextest keeps it in its report.
 fn passes(variant: &str, check: &'static Check) -> Result<(), Failed> {
-    let result = run(variant, check, Vec::new())?;
+    let result = run(variant, check, Vec::new(), Policy::from_env()?)?;
     show(&result);
     match &result.outcome {
         Outcome::Pass => Ok(()),
@@ -99,20 +103,25 @@ fn passes(variant: &str, check: &'static Check) -> Result<(), Failed> {
 }
 
 /// Runs one check on the variant's image, with something broken on purpose or not.
-fn run(variant: &str, check: &'static Check, breaks: Vec<Break>) -> Result<CaseResult, Failed> {
+fn run(
+    variant: &str,
+    check: &'static Check,
+    breaks: Vec<Break>,
+    dossiers: Policy,
+) -> Result<CaseResult, Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let setup = setup(variant, breaks).await?;
+        let setup = setup(variant, breaks, dossiers).await?;
         Ok::<_, Failed>(runner::run_check(&Arc::new(setup), check).await)
     });
     runtime.shutdown_background();
     result
 }
 
-async fn setup(variant: &str, breaks: Vec<Break>) -> Result<Setup, Failed> {
+async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Setup, Failed> {
     let layout = layout()?;
     let host = Host::probe(&layout, HostRequest::default()).await?;
     // Whoever comes first builds; the builder's lock makes the others wait and find it done.
@@ -141,11 +150,7 @@ async fn setup(variant: &str, breaks: Vec<Break>) -> Result<Setup, Failed> {
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
-        // A failure that a test wants to see is no news.
-        dossiers: match breaks.is_empty() {
-            true => Policy::from_env()?,
-            false => Policy::none(),
-        },
+        dossiers,
         breaks,
         seed: None,
     })
@@ -160,6 +165,9 @@ fn show(result: &CaseResult) {
     );
     for (name, value) in &result.properties {
         println!("{name}: {value}");
+    }
+    if let Some(dossier) = &result.dossier {
+        println!("dossier: {}", dossier.display());
     }
     println!("{}", result.transcript);
     eprintln!("{}", result.kernel_log);
