@@ -20,7 +20,8 @@ use crate::machine::{
     VsockBackend, overlay,
 };
 
-/// How long a fork may take until its agent answers; a third of a second on an idle host.
+/// How long a fork may take until its agent answers, at least; a third of a second on an idle host.
+/// Where the boot of what is forked took long (emulation inside emulation, sanitisers), half of that.
 const COMING_TO_LIFE: Duration = Duration::from_secs(30);
 
 /// How often a fork is tried whose vsock daemon fails before the fork is handed out.
@@ -104,6 +105,7 @@ impl Snapshot {
 
     async fn fork_once(&self, spec: MachineSpec) -> Result<Fork, SnapshotError> {
         let begin = Instant::now();
+        let patience = COMING_TO_LIFE.max(Duration::from_secs_f64(self.manifest.took / 2.0));
         let mut timing = Timing::default();
         let run = Arc::new(RunDir::create().await?);
         self.disks(&run)
@@ -138,19 +140,19 @@ impl Snapshot {
                 return Err(restored(&machine, error.to_string()));
             }
             death = machine.died() => return Err(restored(&machine, death.to_string())),
-            () = tokio::time::sleep(COMING_TO_LIFE) => {
-                return Err(restored(&machine, format!("not done within {} s", COMING_TO_LIFE.as_secs())));
+            () = tokio::time::sleep(patience) => {
+                return Err(restored(&machine, format!("not done within {} s", patience.as_secs())));
             }
         }
         timing.running = begin.elapsed();
         machine.plug_vsock().await?;
         timing.plugged = begin.elapsed();
-        let agent = machine.agent(COMING_TO_LIFE).await?;
+        let agent = machine.agent(patience).await?;
         timing.answered = begin.elapsed();
         tokio::select! {
             biased;
             death = machine.died() => return Err(MachineError::Died(death).into()),
-            arrived = arrive(&agent) => arrived?,
+            arrived = arrive(&agent, patience) => arrived?,
         }
         timing.ready = begin.elapsed();
         Ok(Fork {
@@ -262,7 +264,7 @@ fn restored(machine: &Machine, why: String) -> SnapshotError {
 
 /// What a guest has to be told that was asleep: what time it is, and that it is not the only one
 /// that woke up from this memory.
-async fn arrive(agent: &Client) -> Result<(), SnapshotError> {
+async fn arrive(agent: &Client, patience: Duration) -> Result<(), SnapshotError> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -273,13 +275,13 @@ async fn arrive(agent: &Client) -> Result<(), SnapshotError> {
     tokio::try_join!(
         async {
             agent
-                .set_clock(now, COMING_TO_LIFE)
+                .set_clock(now, patience)
                 .await
                 .map_err(failed("set its clock"))
         },
         async {
             agent
-                .add_entropy(entropy, COMING_TO_LIFE)
+                .add_entropy(entropy, patience)
                 .await
                 .map_err(failed("stir its random pool"))
         },
