@@ -81,6 +81,46 @@ variable "packages" {
   description = "Debian packages of the variant; they are in the base before Packer sees it."
 }
 
+variable "scripts" {
+  type        = list(string)
+  default     = []
+  description = "Stages of the variant's own, in provision/variants/<variant>/."
+}
+
+variable "enabled_units" {
+  type        = list(string)
+  default     = []
+  description = "Units the variant enables."
+}
+
+variable "unmasked_units" {
+  type        = list(string)
+  default     = []
+  description = "Units that other variants have masked."
+}
+
+variable "debug_module" {
+  type        = bool
+  default     = false
+  description = "The module keeps its debug information; done by image-builder."
+}
+
+variable "sources" {
+  type        = bool
+  default     = false
+  description = "Sources of module and control tool are installed below /usr/src; prepared by image-builder."
+}
+
+variable "root_access" {
+  type        = string
+  default     = "none"
+  description = "How root may log in; recorded in the image's manifest."
+  validation {
+    condition     = contains(["none", "password", "keys", "password and keys"], var.root_access)
+    error_message = "The root_access is none, password, keys, or password and keys."
+  }
+}
+
 # The tree under test, by its vexfs-source.toml.
 
 variable "module" {
@@ -165,7 +205,9 @@ locals {
   provision = "${path.root}/../provision"
   payload   = var.payload_dir == "" ? local.provision : var.payload_dir
   stages = concat(
-    ["10-module.sh", "20-vexctl.sh", "30-config.sh", "40-service.sh", "50-agent.sh"],
+    ["10-module.sh", "20-vexctl.sh", "30-config.sh", "40-service.sh", "50-agent.sh", "60-files.sh"],
+    [for script in var.scripts : "variants/${var.image_variant}/${script}"],
+    ["70-access.sh"],
     var.enable_testing ? ["80-test.sh"] : [],
     ["90-trim.sh"],
   )
@@ -234,6 +276,8 @@ build {
       "FSTYPE=${var.fstype}",
       "MKFS=${var.mkfs}",
       "CONTROL=${var.control}",
+      "ENABLED_UNITS=${join(" ", var.enabled_units)}",
+      "UNMASKED_UNITS=${join(" ", var.unmasked_units)}",
     ]
     execute_command = "{{ .Vars }} bash {{ .Path }}"
   }

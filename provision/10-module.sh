@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# The module, where depmod and modprobe look for it.
+# The module, where depmod and modprobe look for it, and what it needs of a kernel.
 set -euo pipefail
 
 release=$(uname -r)
 install -D --mode=644 "$PAYLOAD/$MODULE.ko" "/lib/modules/$release/extra/vexfs/$MODULE.ko"
 depmod "$release"
 modinfo --field=vermagic "$MODULE"
+# The build has held the kernel against it before it compiled anything.
+if [ -e "$PAYLOAD/vexfs.config" ]; then
+    install -D --mode=644 "$PAYLOAD/vexfs.config" /etc/vexfs/kernel/vexfs.config
+fi

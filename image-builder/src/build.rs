@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::access::Access;
 use crate::apt::Archive;
 use crate::data::{Recipe, Variant};
 use crate::plan::{MadeFrom, Packages, Plan};
@@ -36,6 +37,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let recipe = data::recipe(&request.workspace)?;
     let variant = data::variant(&request.workspace, &request.variant)?;
     let disk_bytes = check(request, &recipe, &variant)?;
+    let access = Access::read(request)?;
     host::require_tools()?;
     let site = Site {
         cache: request.cache_dir.clone(),
@@ -63,7 +65,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
         &request.kernel_version,
     )
     .await?;
-    let provisioning = Provisioning::new(request, &variant, &config)?;
+    let provisioning = Provisioning::new(request, &variant, &config, access)?;
     let made_from = MadeFrom {
         request,
         recipe: &recipe,
@@ -210,7 +212,7 @@ async fn resolve(
             .iter()
             .chain(&variant.packages)
             .chain(&config.runtime_packages)
-            .cloned(),
+            .map(|name| name.replace("@KERNEL@", &release)),
     );
     let mut builder = vec![format!("linux-headers-{release}")];
     builder.extend(builder::PACKAGES.iter().map(|name| name.to_string()));

@@ -62,10 +62,26 @@ pub(crate) struct Variant {
     /// Debian packages on top of the recipe's.
     #[serde(default)]
     pub(crate) packages: Vec<String>,
+    /// Stages of its own, in `provision/variants/<variant>/`.
+    #[serde(default)]
+    pub(crate) scripts: Vec<String>,
+    /// Units enabled besides the recipe's.
+    #[serde(default)]
+    pub(crate) enabled_units: Vec<String>,
+    /// Units the recipe masks and this variant wants.
+    #[serde(default)]
+    pub(crate) unmasked_units: Vec<String>,
+    /// The module goes in with its debug information.
+    #[serde(default)]
+    pub(crate) debug_module: bool,
+    /// The sources of module and control tool go in, ready to be built without network.
+    #[serde(default)]
+    pub(crate) sources: bool,
 }
 
 const RECIPE: &str = "provision/base/recipe.toml";
 const VARIANTS: &str = "packer/variants";
+const VARIANT_HOMES: &str = "provision/variants";
 const VARIANT_SUFFIX: &str = ".pkrvars.hcl";
 
 /// Reads the recipe of a workspace.
@@ -73,6 +89,11 @@ pub(crate) fn recipe(workspace: &Path) -> Result<Recipe, BuildError> {
     let path = workspace.join(RECIPE);
     let text = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
     parse(&path, &text)
+}
+
+/// What a variant has of its own beside its packages: files that are laid over the root, and stages.
+pub(crate) fn variant_home(workspace: &Path, name: &str) -> PathBuf {
+    workspace.join(VARIANT_HOMES).join(name)
 }
 
 /// Where the file of a variant is.

@@ -90,6 +90,19 @@ pub enum BuildError {
         /// All the output.
         log: PathBuf,
     },
+    /// The kernel lacks what the tree says its module needs.
+    #[error(
+        "kernel {release} does not fit {}: {missing}. Choose another --kernel-version, or change \
+         what the tree asks for", needs.display()
+    )]
+    KernelConfig {
+        /// The kernel.
+        release: String,
+        /// The tree's file.
+        needs: PathBuf,
+        /// Options wanted, and what the kernel has instead.
+        missing: String,
+    },
     /// The host has no usable Debian mirror configured.
     #[error(
         "this host's apt has no bookworm suite configured ({looked_at}): \

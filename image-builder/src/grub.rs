@@ -33,6 +33,20 @@ pub(crate) const MODULES: &[&str] = &[
     "configfile",
 ];
 
+/// Same for the program on the EFI system partition. Firmware reads the disk and shows the console;
+/// `efi_gop` lets the kernel have a picture where there is a graphics card.
+pub(crate) const MODULES_EFI: &[&str] = &[
+    "part_gpt",
+    "ext2",
+    "search_fs_uuid",
+    "normal",
+    "linux",
+    "serial",
+    "terminal",
+    "configfile",
+    "efi_gop",
+];
+
 /// What core.img does first: find the root file system, wherever the disk ended up.
 pub(crate) fn early_config(root_uuid: &str) -> String {
     format!("search.fs_uuid {root_uuid} root\nset prefix=($root)/boot/grub\n")

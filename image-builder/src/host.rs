@@ -13,7 +13,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("debugfs", "e2fsprogs"),
     ("dpkg-deb", "dpkg"),
     ("grub-mkimage", "grub-common"),
+    ("mcopy", "mtools"),
     ("mke2fs", "e2fsprogs"),
+    ("mkfs.vfat", "dosfstools"),
+    ("mmd", "mtools"),
     ("mmdebstrap", "mmdebstrap"),
     ("packer", "packer"),
     ("qemu-img", "qemu-utils"),
@@ -21,11 +24,15 @@ const TOOLS: &[(&str, &str)] = &[
     ("resize2fs", "e2fsprogs"),
     ("sgdisk", "gdisk"),
     ("ssh-keygen", "openssh-client"),
+    ("tar", "tar"),
     ("unshare", "util-linux"),
     ("zstd", "zstd"),
 ];
 /// Files a build reads, likewise.
-const FILES: &[(&str, &str)] = &[("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin")];
+const FILES: &[(&str, &str)] = &[
+    ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    ("/usr/lib/grub/x86_64-efi/linux.mod", "grub-efi-amd64-bin"),
+];
 /// Where programs of the system administrator are; an ordinary user's PATH may lack them.
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
@@ -111,11 +118,11 @@ mod tests {
             "{error}"
         );
         assert!(
-            error.contains("apt-get install -y apt cargo dpkg e2fsprogs g"),
+            error.contains("apt-get install -y apt cargo dosfstools dpkg e2fsprogs g"),
             "{error}"
         );
         assert!(
-            error.contains(" packer qemu-system-x86 qemu-utils "),
+            error.contains(" packer qemu-system-x86 qemu-utils tar "),
             "{error}"
         );
     }

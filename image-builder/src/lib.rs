@@ -12,6 +12,7 @@
 //! remedy). Progress is reported as typed [`BuildEvent`]s; nothing here prints. Booting the image
 //! and judging it is the host-harness's business.
 
+mod access;
 mod apt;
 mod build;
 mod data;
@@ -21,6 +22,7 @@ mod git;
 mod grub;
 mod host;
 mod image;
+mod kernel_config;
 mod key;
 mod manifest;
 mod plan;

@@ -10,7 +10,8 @@ use crate::manifest::SCHEMA;
 use crate::run::Site;
 use crate::stages::base::Base;
 use crate::stages::packer::Provisioning;
-use crate::stages::{base, builder, disk, module, packer, programs, seal};
+use crate::stages::payload::Made as PayloadMade;
+use crate::stages::{base, builder, disk, module, packer, programs, seal, vexctl_source};
 use crate::store::{Entry, Stage};
 use crate::versions::Versions;
 use crate::{
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     builder: Stage,
     module: Stage,
     disk: Stage,
+    /// For variants with sources.
+    sources: Option<Stage>,
     image: Stage,
     /// Content key of the finished image.
     pub(crate) key: String,
@@ -63,6 +66,7 @@ pub(crate) struct Made {
     builder: Entry,
     pub(crate) module: Entry,
     disk: Entry,
+    sources: Option<Entry>,
     pub(crate) image: Entry,
 }
 
@@ -81,9 +85,15 @@ impl MadeFrom<'_> {
         let disk = disk::inputs(&base, self.disk_bytes, &self.versions.of(disk::STAGE));
         let disk = stage(disk::STAGE, disk);
         let tools = self.versions.of(packer::STAGE);
-        let image = self
-            .provisioning
-            .inputs(&disk, &module, &programs, &tools)?;
+        let sources = match self.provisioning.payload.variant.sources {
+            true => Some(stage(
+                vexctl_source::STAGE,
+                vexctl_source::inputs(&self.request.workspace, &self.rustc)?,
+            )),
+            false => None,
+        };
+        let made: Vec<&Stage> = [&module, &programs].into_iter().chain(&sources).collect();
+        let image = self.provisioning.inputs(&disk, &made, &tools)?;
         let image = stage(packer::STAGE, image);
         let key = Inputs::default()
             .with("image", image.inputs.key())
@@ -97,6 +107,7 @@ impl MadeFrom<'_> {
             builder,
             module,
             disk,
+            sources,
             image,
             key,
         })
@@ -139,10 +150,24 @@ impl MadeFrom<'_> {
             Ok((builder, module))
         };
         let programs = programs::make(site, &plan.programs, &self.request.workspace);
-        let ((base, disk), (builder, module), programs) = tokio::try_join!(disk, module, programs)?;
-        let provisioning = self.provisioning;
-        let image = provisioning
-            .make(site, &plan.image, &disk, &module, &programs)
+        let sources = async {
+            match &plan.sources {
+                Some(stage) => vexctl_source::make(site, stage, &self.request.workspace)
+                    .await
+                    .map(Some),
+                None => Ok(None),
+            }
+        };
+        let ((base, disk), (builder, module), programs, sources) =
+            tokio::try_join!(disk, module, programs, sources)?;
+        let made = PayloadMade {
+            module: &module,
+            programs: &programs,
+            vexctl_source: sources.as_ref(),
+        };
+        let image = self
+            .provisioning
+            .make(site, &plan.image, &disk, made)
             .await?;
         Ok(Made {
             programs,
@@ -150,6 +175,7 @@ impl MadeFrom<'_> {
             builder,
             module,
             disk,
+            sources,
             image,
         })
     }
@@ -180,7 +206,11 @@ impl MadeFrom<'_> {
             disk: file(".qcow2", Some(self.disk_bytes)),
             compressed: file(".qcow2.zst", None),
             kernel: self.packages.kernel.clone(),
-            module: module::record(&made.module, self.source_config)?,
+            module: module::record(
+                &made.module,
+                self.source_config,
+                self.provisioning.payload.variant.debug_module,
+            )?,
             source: SourceRecord {
                 config: self.source_config.clone(),
                 sha256: self.source_digest.clone(),
@@ -208,10 +238,10 @@ impl Plan {
             &self.builder,
             &self.module,
             &self.disk,
-            &self.image,
         ];
+        let stages = stages.into_iter().chain(&self.sources).chain([&self.image]);
         let names = stages.map(|stage| stage.name.to_owned());
-        names.into_iter().chain([seal::STAGE.into()]).collect()
+        names.chain([seal::STAGE.into()]).collect()
     }
 }
 
@@ -223,9 +253,12 @@ impl Made {
             &self.builder,
             &self.module,
             &self.disk,
-            &self.image,
         ];
-        entries.map(|entry| entry.record.clone()).into()
+        let entries = entries
+            .into_iter()
+            .chain(&self.sources)
+            .chain([&self.image]);
+        entries.map(|entry| entry.record.clone()).collect()
     }
 }
 

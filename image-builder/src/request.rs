@@ -40,6 +40,10 @@ pub struct BuildRequest {
     pub memory_mib: Option<u32>,
     /// Virtual size of the disk (`8G`); `None`: what the variant says.
     pub disk_size: Option<String>,
+    /// A file whose first line is root's password, or its crypt(5) hash. `None`: root has none.
+    pub root_password_file: Option<PathBuf>,
+    /// Public SSH keys that let root in, as in sshd(8)'s authorized_keys. `None`: nobody's.
+    pub authorized_keys: Option<PathBuf>,
     /// Run the test stage inside the guest during the build.
     pub enable_testing: bool,
     /// Whether the caller validates the image after the build; recorded in the manifest.
@@ -71,6 +75,8 @@ impl BuildRequest {
             accelerator: "tcg".into(),
             memory_mib: None,
             disk_size: None,
+            root_password_file: None,
+            authorized_keys: None,
             enable_testing: true,
             enable_validation: true,
             ssh_timeout: Duration::from_secs(300),

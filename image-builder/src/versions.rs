@@ -15,6 +15,8 @@ const TOOLS: &[(&str, &[&str], &str)] = &[
     ("mke2fs", &["-V"], "base"),
     ("sgdisk", &["--version"], "disk"),
     ("grub-mkimage", &["--version"], "disk"),
+    ("mkfs.vfat", &["/nonexistent"], "disk"),
+    ("mcopy", &["--version"], "disk"),
     ("resize2fs", &[], "disk"),
     ("packer", &["version"], "image"),
     ("qemu-system-x86_64", &["--version"], "image"),

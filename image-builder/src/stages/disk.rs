@@ -1,8 +1,12 @@
-//! The bootable disk: partition table, boot loader and root file system in one sparse raw file.
+//! The bootable disk: partition table, boot loaders for BIOS and UEFI, and root file system in one
+//! sparse raw file.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use keeper::Kept;
 
 use crate::key::Inputs;
 use crate::run::Site;
@@ -17,6 +21,12 @@ pub(crate) const STAGE: &str = "disk";
 pub(crate) const DISK: &str = "disk.img";
 /// GRUB's parts for BIOS machines (package grub-pc-bin).
 const GRUB: &str = "/usr/lib/grub/i386-pc";
+/// Same for UEFI machines (package grub-efi-amd64-bin).
+const GRUB_EFI: &str = "/usr/lib/grub/x86_64-efi";
+/// Where a firmware looks that has no boot entry for the disk (UEFI specification, 3.5.1.1).
+const EFI_PATH: &str = "EFI/BOOT/BOOTX64.EFI";
+/// Time of what is on the EFI system partition: the same for everybody.
+const EFI_TIME: u64 = 1_700_000_000;
 const MIB: u64 = 1 << 20;
 
 /// One partition of every image's disk.
@@ -38,7 +48,7 @@ const PARTITIONS: [Partition; 3] = [
         end_mib: Some(2),
     },
     Partition {
-        code: "EF00", // EFI system partition: kept free for the same disk to boot under UEFI
+        code: "EF00", // EFI system partition: the same disk boots under UEFI
         label: "efi",
         start_mib: 2,
         end_mib: Some(66),
@@ -61,6 +71,8 @@ pub(crate) fn inputs(base: &Stage, bytes: u64, tools: &[(String, String)]) -> In
         .with("file", DISK)
         .with("layout", layout(bytes).join(" "))
         .with("grub modules", grub::MODULES.join(" "))
+        .with("grub modules, UEFI", grub::MODULES_EFI.join(" "))
+        .with("EFI program", format!("{EFI_PATH} {EFI_TIME}"))
         .with_all(tools.to_vec())
 }
 
@@ -91,7 +103,15 @@ pub(crate) async fn make(
             }))
             .arg(&disk);
         site.step(STAGE, table).await?;
-        boot_loader(site, work.path(), &file, &base::uuid(&base_key, "root")).await?;
+        let root_uuid = base::uuid(&base_key, "root");
+        let early = work.path().join("early.cfg");
+        fs::write(&early, grub::early_config(&root_uuid))
+            .map_err(BuildError::io("write", &early))?;
+        boot_loader(site, work.path(), &file, &early).await?;
+        let efi = efi_partition(site, work.path(), &early, &base_key).await?;
+        File::open(&efi)
+            .and_then(|efi| sparse::copy(&efi, &file, PARTITIONS[1].start_mib * MIB))
+            .map_err(BuildError::io("write", &disk))?;
         let root = work.path().join("root.ext4");
         root_file_system(site, &base.dir.join(base::ROOT), &root, root_bytes(bytes)).await?;
         let start = PARTITIONS[2].start_mib * MIB;
@@ -126,19 +146,11 @@ async fn boot_loader(
     site: &Site<'_>,
     work: &Path,
     disk: &File,
-    root_uuid: &str,
+    early: &Path,
 ) -> Result<(), BuildError> {
-    let (early, core) = (work.join("early.cfg"), work.join("core.img"));
-    fs::write(&early, grub::early_config(root_uuid)).map_err(BuildError::io("write", &early))?;
-    let command = Site::program("grub-mkimage")
-        .args([
-            "--format=i386-pc",
-            "--prefix=/boot/grub",
-            "--compression=xz",
-        ])
-        .arg(format!("--directory={GRUB}"))
-        .arg(format!("--config={}", early.display()))
-        .arg(format!("--output={}", core.display()))
+    let core = work.join("core.img");
+    let command = mkimage("i386-pc", GRUB, early, &core)
+        .arg("--compression=xz")
         .args(grub::MODULES.iter().copied());
     site.step(STAGE, command).await?;
     let read = |path: &Path| fs::read(path).map_err(BuildError::io("read", path));
@@ -164,6 +176,75 @@ async fn boot_loader(
     disk.write_all_at(&sector, 0)
         .and_then(|()| disk.write_all_at(&core, at))
         .map_err(io("write"))
+}
+
+/// grub-mkimage(1), but for the modules.
+fn mkimage(format: &str, directory: &str, early: &Path, to: &Path) -> Kept {
+    Site::program("grub-mkimage")
+        .args([&format!("--format={format}"), "--prefix=/boot/grub"])
+        .arg(format!("--directory={directory}"))
+        .arg(format!("--config={}", early.display()))
+        .arg(format!("--output={}", to.display()))
+}
+
+/// The EFI system partition, as a file: GRUB, which then does what it does on a BIOS machine.
+async fn efi_partition(
+    site: &Site<'_>,
+    work: &Path,
+    early: &Path,
+    base_key: &str,
+) -> Result<PathBuf, BuildError> {
+    let program = work.join("grub.efi");
+    let command =
+        mkimage("x86_64-efi", GRUB_EFI, early, &program).args(grub::MODULES_EFI.iter().copied());
+    site.step(STAGE, command).await?;
+    let partition = &PARTITIONS[1];
+    let bytes = (partition.end_mib.unwrap_or(0) - partition.start_mib) * MIB;
+    let file = work.join("efi.img");
+    File::create_new(&file)
+        .and_then(|file| file.set_len(bytes))
+        .map_err(BuildError::io("make", &file))?;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(EFI_TIME);
+    File::options()
+        .append(true)
+        .open(&program)
+        .and_then(|program| program.set_modified(time))
+        .map_err(BuildError::io("change", &program))?;
+    let serial = base::uuid(base_key, "efi");
+    let mkfs = Site::program("mkfs.vfat")
+        .args([
+            "--invariant",
+            "-F",
+            "32",
+            "-s",
+            "1",
+            "-n",
+            "EFI",
+            "-i",
+            &serial[..8],
+        ])
+        .arg(&file);
+    site.step(STAGE, mkfs).await?;
+    let folders = Path::new(EFI_PATH).ancestors().skip(1);
+    let mut folders: Vec<_> = folders.filter(|path| *path != Path::new("")).collect();
+    folders.reverse();
+    let inside = |path: &Path| format!("::/{}", path.display());
+    // mtools(1): the clock of everything it makes, and times in UTC.
+    let mtools = |name: &str| {
+        Site::program(name)
+            .env("SOURCE_DATE_EPOCH", EFI_TIME.to_string())
+            .env("TZ", "UTC")
+            .arg("-i")
+            .arg(&file)
+    };
+    site.step(STAGE, mtools("mmd").args(folders.into_iter().map(inside)))
+        .await?;
+    let copy = mtools("mcopy")
+        .arg("-m")
+        .arg(&program)
+        .arg(inside(Path::new(EFI_PATH)));
+    site.step(STAGE, copy).await?;
+    Ok(file)
 }
 
 /// A copy of the base's root file system, fitted to the partition.

@@ -5,6 +5,8 @@ pub(crate) mod builder;
 pub(crate) mod disk;
 pub(crate) mod module;
 pub(crate) mod packer;
+pub(crate) mod payload;
 pub(crate) mod programs;
 pub(crate) mod seal;
 pub(crate) mod tools_disk;
+pub(crate) mod vexctl_source;

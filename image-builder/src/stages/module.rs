@@ -8,7 +8,7 @@ use keeper::Failure;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::store::{Entry, Stage};
-use crate::{BuildError, ModuleRecord, SourceConfig, key, tree};
+use crate::{BuildError, ModuleRecord, SourceConfig, kernel_config, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "module";
@@ -50,6 +50,7 @@ pub(crate) async fn make(
     release: &str,
 ) -> Result<Entry, BuildError> {
     site.stage(stage, async |result| {
+        kernel_config::check(source, &builder.dir.join("root"), release)?;
         let work = site.scratch(STAGE)?;
         let build = work.path().join("build");
         tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
@@ -171,9 +172,18 @@ pub(crate) fn debug_name(record: &ModuleRecord) -> String {
     format!("{}.debug.ko", record.name.trim_end_matches(".ko"))
 }
 
+/// The module's file that goes into an image.
+pub(crate) fn shipped(debug: bool) -> &'static str {
+    if debug { MODULE_DEBUG } else { MODULE }
+}
+
 /// What the manifest says about a built module.
-pub(crate) fn record(entry: &Entry, config: &SourceConfig) -> Result<ModuleRecord, BuildError> {
-    let path: PathBuf = entry.dir.join(MODULE);
+pub(crate) fn record(
+    entry: &Entry,
+    config: &SourceConfig,
+    debug: bool,
+) -> Result<ModuleRecord, BuildError> {
+    let path: PathBuf = entry.dir.join(shipped(debug));
     let bytes = fs::read(&path).map_err(BuildError::io("read", path))?;
     Ok(ModuleRecord {
         name: file_name(config),

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use keeper::Failure;
 
+use crate::access::Access;
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::{disk, module, programs};
+use crate::stages::disk;
+use crate::stages::payload::{self, PROVISION, Payload};
 use crate::store::{Entry, Stage};
 use crate::{BuildError, BuildRequest, SourceConfig, data, key, run};
 
@@ -21,15 +22,6 @@ const PROVISIONED: &str = "disk.raw";
 pub(crate) const DISK: &str = "disk.qcow2";
 /// The template, below the workspace.
 const TEMPLATE: &str = "packer/vexfs.pkr.hcl";
-/// Scripts, below the workspace.
-const PROVISION: &str = "provision";
-/// Files of the payload that are not made by a stage: where in the VexFS tree they are, and in this
-/// workspace for a tree that has none.
-const FILES: &[(&str, &str)] = &[
-    ("vexfs.conf", "vexfs/vexfs.conf"),
-    ("vexfs.service", "vexfs/vexfs.service"),
-    ("vexfs-agent.service", "guest-agent/vexfs-agent.service"),
-];
 /// How much of the console an error shows.
 const CONSOLE_LINES: usize = 20;
 
@@ -39,32 +31,20 @@ pub(crate) struct Provisioning<'a> {
     pub(crate) request: &'a BuildRequest,
     /// Template variables, by name.
     pub(crate) variables: BTreeMap<String, String>,
-    config: &'a SourceConfig,
-    /// Name and place of each file of [`FILES`].
-    files: Vec<(&'static str, PathBuf)>,
+    pub(crate) payload: Payload<'a>,
 }
 
 impl<'a> Provisioning<'a> {
     pub(crate) fn new(
         request: &'a BuildRequest,
-        variant: &data::Variant,
+        variant: &'a data::Variant,
         config: &'a SourceConfig,
+        access: Access,
     ) -> Result<Provisioning<'a>, BuildError> {
-        let files = FILES.iter().map(|&(name, ours)| {
-            let path = [request.source.join(name), request.workspace.join(ours)]
-                .into_iter()
-                .find(|path| path.is_file());
-            path.map(|path| (name, path))
-                .ok_or_else(|| BuildError::MissingSource {
-                    path: request.source.clone(),
-                    said: format!("it has no {name}, and neither has this repository at {ours}"),
-                })
-        });
         Ok(Provisioning {
             request,
-            variables: variables(request, variant, config),
-            config,
-            files: files.collect::<Result<_, _>>()?,
+            variables: variables(request, variant, config, &access),
+            payload: Payload::new(request, variant, config, access)?,
         })
     }
 
@@ -72,37 +52,24 @@ impl<'a> Provisioning<'a> {
     pub(crate) fn inputs(
         &self,
         disk: &Stage,
-        module: &Stage,
-        programs: &Stage,
+        made: &[&Stage],
         tools: &[(String, String)],
     ) -> Result<Inputs, BuildError> {
-        let workspace = &self.request.workspace;
-        let mut paths = vec![PathBuf::from(TEMPLATE)];
-        for script in scripts(&workspace.join(PROVISION))? {
-            paths.push(Path::new(PROVISION).join(script));
-        }
-        let mut inputs = Inputs::default()
-            .with_all(tools.to_vec())
-            .with("disk", disk.inputs.key())
-            .with("module", module.inputs.key())
-            .with("programs", programs.inputs.key());
-        let files = self
-            .files
-            .iter()
-            .map(|(name, path)| (name.to_string(), path.clone()));
-        let paths = paths
-            .into_iter()
-            .map(|path| (path.display().to_string(), workspace.join(path)));
-        for (name, path) in paths.chain(files) {
-            let digest = key::file_digest(&path).map_err(BuildError::io("read", path))?;
-            inputs = inputs.with(name, digest);
-        }
+        let template = self.request.workspace.join(TEMPLATE);
+        let digest = key::file_digest(&template).map_err(BuildError::io("read", template))?;
+        let made = made.iter().map(|stage| (stage.name, stage.inputs.key()));
         // What the host does with the image afterwards does not change it.
         let variables = self
             .variables
             .iter()
             .filter(|(name, _)| *name != "enable_validation");
-        Ok(inputs
+        Ok(self
+            .payload
+            .inputs()?
+            .with_all(tools.to_vec())
+            .with(TEMPLATE, digest)
+            .with("disk", disk.inputs.key())
+            .with_all(made)
             .with_all(variables.map(|(name, value)| (format!("variable {name}"), value.clone()))))
     }
 
@@ -112,14 +79,15 @@ impl<'a> Provisioning<'a> {
         site: &Site<'_>,
         stage: &Stage,
         disk: &Entry,
-        module: &Entry,
-        programs: &Entry,
+        made: payload::Made<'_>,
     ) -> Result<Entry, BuildError> {
         site.stage(stage, async |result| {
             let work = site.scratch(STAGE)?;
             let work = work.path();
             let payload = work.join("payload");
-            self.payload(&payload, module, programs)?;
+            self.payload
+                .make(site, STAGE, (work, &payload), made)
+                .await?;
             let key = work.join("key");
             let keygen = Site::program("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", "vexfs-build", "-f"])
@@ -173,30 +141,6 @@ impl<'a> Provisioning<'a> {
             self.check_traces(site, &public, &result.join(DISK)).await
         })
         .await
-    }
-
-    /// What the scripts install, in one flat folder.
-    fn payload(&self, to: &Path, module: &Entry, programs: &Entry) -> Result<(), BuildError> {
-        fs::create_dir_all(to).map_err(BuildError::io("make", to))?;
-        let made = programs::PROGRAMS
-            .iter()
-            .map(|(_, name)| (*name, programs.dir.join(name)))
-            .map(|(name, from)| (name.to_owned(), from))
-            .chain([(
-                module::file_name(self.config),
-                module.dir.join(module::MODULE),
-            )]);
-        let files = self
-            .files
-            .iter()
-            .map(|(name, from)| (name.to_string(), from.clone()));
-        for (name, from) in made.chain(files) {
-            let target = to.join(name);
-            fs::copy(&from, &target)
-                .and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(0o644)))
-                .map_err(BuildError::io("copy", from))?;
-        }
-        Ok(())
     }
 
     /// No block of the disk may still have what was only there for the build: deleted files do not
@@ -261,27 +205,12 @@ impl<'a> Provisioning<'a> {
     }
 }
 
-/// Names of the stage scripts, in order.
-fn scripts(provision: &Path) -> Result<Vec<String>, BuildError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(provision).map_err(BuildError::io("list", provision))? {
-        let name = entry
-            .map_err(BuildError::io("list", provision))?
-            .file_name();
-        let name = name.to_string_lossy().into_owned();
-        if name.ends_with(".sh") && name.starts_with(|c: char| c.is_ascii_digit()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
 /// The template's variables that are about the image (and not about this host).
 fn variables(
     request: &BuildRequest,
     variant: &data::Variant,
     config: &SourceConfig,
+    access: &Access,
 ) -> BTreeMap<String, String> {
     let disk_size = request.disk_size.as_ref().unwrap_or(&variant.disk_size);
     [
@@ -295,6 +224,7 @@ fn variables(
         ),
         ("enable_testing", request.enable_testing.to_string()),
         ("enable_validation", request.enable_validation.to_string()),
+        ("root_access", access.name().to_owned()),
         ("module", config.module.clone()),
         ("fstype", config.fstype.clone()),
         ("mkfs", config.mkfs.join(" ")),
@@ -435,6 +365,11 @@ mod tests {
             disk_size: "8G".into(),
             memory: 2048,
             packages: vec![],
+            scripts: vec![],
+            enabled_units: vec![],
+            unmasked_units: vec![],
+            debug_module: false,
+            sources: false,
         }
     }
 
@@ -450,7 +385,12 @@ mod tests {
             output_dir: "/t/output".into(),
             console_log: "/o/console.log".into(),
         };
-        let variables = variables(&request, &variant(), &SourceConfig::default());
+        let variables = variables(
+            &request,
+            &variant(),
+            &SourceConfig::default(),
+            &Access::default(),
+        );
         let line = arguments(
             "/w/t.pkr.hcl".as_ref(),
             "/w/v.pkrvars.hcl".as_ref(),

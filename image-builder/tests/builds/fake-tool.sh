@@ -137,7 +137,9 @@ zstd)
 mke2fs) echo "mke2fs 1.47.0 (5-Feb-2023)" ;;
 resize2fs) echo "resize2fs 1.47.0 (5-Feb-2023)" ;;
 sgdisk) echo "GPT fdisk (sgdisk) version 1.0.9" ;;
-debugfs | git) ;;
+mkfs.vfat) echo "mkfs.fat 4.2 (2021-01-31)" ;;
+mcopy) echo "mcopy (GNU mtools) 4.0.33" ;;
+debugfs | git | mmd) ;;
 *)
     echo "no fake for $name" >&2
     exit 1

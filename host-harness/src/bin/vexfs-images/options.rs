@@ -105,6 +105,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                         | BuildError::MissingSource { .. }
                         | BuildError::SourceRefused { .. }
                         | BuildError::SourceBuild { .. }
+                        | BuildError::KernelConfig { .. }
                 )
             )
             || matches!(cause.downcast_ref(), Some(DossierError::Unusable { .. }))
