@@ -205,7 +205,7 @@ locals {
   provision = "${path.root}/../provision"
   payload   = var.payload_dir == "" ? local.provision : var.payload_dir
   stages = concat(
-    ["10-module.sh", "20-vexctl.sh", "30-config.sh", "40-service.sh", "50-agent.sh", "60-files.sh"],
+    ["10-module.sh", "20-vexctl.sh", "30-config.sh", "40-service.sh", "50-agent.sh", "55-seed.sh", "60-files.sh"],
     [for script in var.scripts : "variants/${var.image_variant}/${script}"],
     ["70-access.sh"],
     var.enable_testing ? ["80-test.sh"] : [],

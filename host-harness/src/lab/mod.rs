@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use image_builder::{Image, SourceConfig};
+use image_builder::{Image, Manifest, SourceConfig};
 
 use crate::checks::counts::Scale;
 use crate::checks::{Check, Start};
@@ -24,7 +24,7 @@ use crate::dossier::Policy;
 use crate::event::Part;
 use crate::host::Host;
 use crate::layout::Layout;
-use crate::machine::{ExtraDisk, Machine, MachineSpec};
+use crate::machine::{ExtraDisk, Firmware, Machine, MachineSpec};
 use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admission};
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
@@ -112,20 +112,44 @@ impl Setup {
 }
 
 /// How a machine is to be booted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct Boot {
     invited: bool,
+    firmware: Firmware,
+    disk_bytes: Option<u64>,
+    disks: Vec<ExtraDisk>,
 }
 
 impl Boot {
     /// With the credential: the agent listens.
     pub fn invited() -> Boot {
-        Boot { invited: true }
+        Boot {
+            invited: true,
+            ..Boot::uninvited()
+        }
     }
 
     /// Without it, as at a customer's.
     pub fn uninvited() -> Boot {
-        Boot { invited: false }
+        Boot::default()
+    }
+
+    /// By UEFI firmware instead of a BIOS.
+    pub fn by_uefi(mut self) -> Boot {
+        self.firmware = Firmware::Uefi;
+        self
+    }
+
+    /// On a system disk of that size, which is larger than the image.
+    pub fn on_disk_of(mut self, bytes: u64) -> Boot {
+        self.disk_bytes = Some(bytes);
+        self
+    }
+
+    /// With one more disk.
+    pub fn with_disk(mut self, disk: ExtraDisk) -> Boot {
+        self.disks.push(disk);
+        self
     }
 }
 
@@ -225,6 +249,16 @@ impl Lab {
         Ok(count.times)
     }
 
+    /// Something the report says of this run beside how it ended.
+    pub fn fact(&mut self, name: &str, value: impl ToString) {
+        self.facts.push((name.to_owned(), value.to_string()));
+    }
+
+    /// What the image says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.setup.image.manifest
+    }
+
     /// The parts so far.
     pub fn take_parts(&mut self) -> Vec<Part> {
         std::mem::take(&mut self.parts)
@@ -297,10 +331,13 @@ impl Lab {
     }
 
     async fn machine(&mut self, boot: Boot) -> Result<Arc<Machine>, Failure> {
-        let spec = MachineSpec {
+        let mut spec = MachineSpec {
             invite: boot.invited || self.breaks("invitation"),
+            firmware: boot.firmware,
+            disk_bytes: boot.disk_bytes,
             ..self.setup.spec(self.check.name, self.logs())
         };
+        spec.disks.extend(boot.disks);
         let ticket = admission::enter(&spec).await.map_err(|e| {
             Failure::Infrastructure(format!("cannot wait for room on this host: {e}"))
         })?;

@@ -157,6 +157,9 @@ pub struct MachineSpec {
     /// The image with the system disk (qcow2, or raw). It is only ever read: the guest writes to
     /// an overlay. `None` for a machine that lives from an initramfs.
     pub image: Option<PathBuf>,
+    /// Size of the system disk as the guest sees it, in bytes; `None`: as large as the image. The
+    /// overlay can only be larger.
+    pub disk_bytes: Option<u64>,
     /// A kernel to load directly; `None` boots from the system disk.
     pub kernel: Option<DirectKernel>,
     /// Memory in MiB.
@@ -196,6 +199,7 @@ impl MachineSpec {
             name: name.into(),
             log_dir: log_dir.into(),
             image: Some(image.into()),
+            disk_bytes: None,
             kernel: None,
             memory_mib: 1024,
             cpus: 2,

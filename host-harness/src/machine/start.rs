@@ -65,6 +65,7 @@ impl Launch {
             let what = format!("cannot make an overlay of {}", image.display());
             let made = image.canonicalize().and_then(|image| {
                 let (format, size) = overlay::inspect(&image)?;
+                let size = spec.disk_bytes.unwrap_or(0).max(size);
                 overlay::create(&run.path().join(files::OVERLAY), &image, format, size)
             });
             made.map_err(MachineError::io(what))?;

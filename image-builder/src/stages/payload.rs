@@ -20,6 +20,8 @@ const FILES: &[(&str, &str)] = &[
     ("vexfs.service", "vexfs/vexfs.service"),
     ("60-vexfs.rules", "vexfs/60-vexfs.rules"),
     ("vexfs-agent.service", "guest-agent/vexfs-agent.service"),
+    ("vexfs-seed@.service", "guest-seed/vexfs-seed@.service"),
+    ("90-vexfs-seed.rules", "guest-seed/90-vexfs-seed.rules"),
 ];
 /// Folder with files that are laid over the root: below [`PROVISION`] those of every image, below
 /// a variant's home its own.

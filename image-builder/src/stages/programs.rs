@@ -11,12 +11,16 @@ use crate::{BuildError, key, tree};
 /// Name of the stage.
 pub(crate) const STAGE: &str = "programs";
 /// Cargo packages and the programs they make.
-pub(crate) const PROGRAMS: &[(&str, &str)] =
-    &[("guest-agent", "vexfs-agent"), ("vexctl", "vexctl")];
+pub(crate) const PROGRAMS: &[(&str, &str)] = &[
+    ("guest-agent", "vexfs-agent"),
+    ("guest-seed", "vexfs-seed"),
+    ("vexctl", "vexctl"),
+];
 /// Folders and files of the workspace the programs are made from.
 const SOURCES: &[&str] = &[
     "agent-protocol",
     "guest-agent",
+    "guest-seed",
     "vexctl",
     "Cargo.lock",
     "Cargo.toml",

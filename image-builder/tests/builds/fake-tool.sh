@@ -85,7 +85,7 @@ unshare)
 cargo)
     target=$(while [ "$1" != --target-dir ]; do shift; done; echo "$2")
     mkdir -p "$target/x86_64-unknown-linux-gnu/release"
-    for program in vexfs-agent vexctl; do
+    for program in vexfs-agent vexfs-seed vexctl; do
         echo "$program" >"$target/x86_64-unknown-linux-gnu/release/$program"
     done
     ;;

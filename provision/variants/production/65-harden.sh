@@ -8,7 +8,9 @@ systemd-tmpfiles --create vexfs-production.conf
 
 # Kernel and module ship together: apt must not bring another one, and one that somebody brings by
 # hand must not be booted unasked (60-files.sh laid down kernel-img.conf without links).
-dpkg-query --show --showformat='${Package}\n' 'linux-image-*' | xargs apt-mark hold
+# shellcheck disable=SC2016 # dpkg-query's own variables
+dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' 'linux-image-*' |
+    sed -n 's/^installed //p' | xargs apt-mark hold
 
 # systemd.mount(5) drop-ins do not reach /dev/shm: systemd mounts it before it reads units.
 cat >>/etc/fstab <<'FSTAB'

@@ -6,6 +6,7 @@ mod dump;
 mod fsck;
 mod info;
 mod log;
+mod metrics;
 mod mkfs;
 mod service;
 mod status;
@@ -79,6 +80,8 @@ enum Command {
     /// Vectors on files.
     #[command(subcommand)]
     Vector(vector::Action),
+    /// What is mounted, as metrics for Prometheus.
+    Metrics(metrics::Args),
     /// Read and check the configuration.
     Config,
     /// Completions for a shell, to stdout.
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(&args, common.format),
         Command::Dump(args) => dump::run(&args, common.format),
         Command::Vector(action) => vector::run(&action, common.format, common.quiet),
+        Command::Metrics(args) => metrics::run(&args),
         Command::Config => config::run(&common.config, common.format),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { into } => documents::manual(&into),

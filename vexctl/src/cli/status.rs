@@ -22,7 +22,8 @@ const SYSFS: [(&str, &str); 5] = [
     ("errors", "errors"),
 ];
 
-fn describe(entry: &Entry) -> anyhow::Result<Value> {
+/// One mount, with what the module says of itself.
+pub(super) fn describe(entry: &Entry) -> anyhow::Result<Value> {
     let st = nix::sys::statvfs::statvfs(&entry.target)
         .with_context(|| format!("statvfs of {}", entry.target.display()))?;
     let unit = st.fragment_size();
