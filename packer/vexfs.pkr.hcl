@@ -81,6 +81,12 @@ variable "packages" {
   description = "Debian packages of the variant; they are in the base before Packer sees it."
 }
 
+variable "path_excludes" {
+  type        = list(string)
+  default     = []
+  description = "Files of packages the variant does without; they are not in the base."
+}
+
 variable "scripts" {
   type        = list(string)
   default     = []

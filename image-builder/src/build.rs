@@ -34,8 +34,8 @@ const OUT_MIB: u64 = 1024;
 /// See [`BuildError`]; an earlier image of the same name is untouched by any of them.
 pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Image, BuildError> {
     let request = &absolute(request)?;
-    let recipe = data::recipe(&request.workspace)?;
     let variant = data::variant(&request.workspace, &request.variant)?;
+    let recipe = data::recipe(&request.workspace)?.of(&variant);
     let disk_bytes = check(request, &recipe, &variant)?;
     let access = Access::read(request)?;
     host::require_tools()?;

@@ -22,6 +22,15 @@ pub(crate) struct Recipe {
     pub(crate) base: BaseRecipe,
 }
 
+impl Recipe {
+    /// The recipe with what a variant changes of it.
+    pub(crate) fn of(mut self, variant: &Variant) -> Recipe {
+        let excludes = variant.path_excludes.iter().cloned();
+        self.base.path_excludes.extend(excludes);
+        self
+    }
+}
+
 /// A list of packages.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +71,9 @@ pub(crate) struct Variant {
     /// Debian packages on top of the recipe's.
     #[serde(default)]
     pub(crate) packages: Vec<String>,
+    /// Files of packages it does without, besides the recipe's.
+    #[serde(default)]
+    pub(crate) path_excludes: Vec<String>,
     /// Stages of its own, in `provision/variants/<variant>/`.
     #[serde(default)]
     pub(crate) scripts: Vec<String>,

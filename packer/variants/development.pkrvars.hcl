@@ -4,7 +4,6 @@ image_variant = "development"
 disk_size     = "12G"
 memory        = 2048
 packages = [
-  "bpftrace",
   "cargo-web", # the distribution's current Rust
   "dkms",
   "gcc",
@@ -18,8 +17,20 @@ packages = [
   "perl",
   "rustc-web",
   "strace",
+  "trace-cmd", # the kernel's tracers; bpftrace would bring 120 MB of LLVM for its language
   "vim",
 ]
 scripts      = ["65-sources.sh"]
+path_excludes = [
+  "/usr/bin/*-lto-dump-12", # link-time optimisation, which neither kernel nor Rust asks gcc for
+  "/usr/lib/gcc/x86_64-linux-gnu/12/lto1",
+  "/usr/lib/gcc/x86_64-linux-gnu/12/libasan*", # sanitizers of user programs in C
+  "/usr/lib/gcc/x86_64-linux-gnu/12/liblsan*",
+  "/usr/lib/gcc/x86_64-linux-gnu/12/libtsan*",
+  "/usr/lib/gcc/x86_64-linux-gnu/12/libubsan*",
+  "/usr/share/vim/*/doc/*",
+  "/usr/share/vim/*/lang/*",
+  "/usr/share/vim/*/tutor/*",
+]
 debug_module = true
 sources      = true

@@ -365,6 +365,7 @@ mod tests {
             disk_size: "8G".into(),
             memory: 2048,
             packages: vec![],
+            path_excludes: vec![],
             scripts: vec![],
             enabled_units: vec![],
             unmasked_units: vec![],
