@@ -19,14 +19,14 @@ const BEFORE: usize = 25;
 
 static FRAME: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
-        r"(?P<name>[A-Za-z_][\w.$]*)\+0x(?P<offset>[0-9a-f]{1,8})/0x(?P<size>[0-9a-f]{1,8})(?: \[(?P<module>\w+)\])?",
+        r"(?-u)(?P<name>[A-Za-z_][\w.$]*)\+0x(?P<offset>[0-9a-f]{1,8})/0x(?P<size>[0-9a-f]{1,8})(?: \[(?P<module>\w+)\])?",
     )
 });
 
 /// What reports begin with; the verdict's rules know more, and name the finding.
 static BEGINS: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
-        r"BUG: |kernel BUG at|WARNING: |general protection fault|invalid opcode|divide error|double fault|Oops: |stack guard page|INFO: task|rcu: INFO|watchdog: |Kernel panic|refcount_t|list_(add|del) corruption|\[ cut here \]",
+        r"(?-u)BUG: |kernel BUG at|WARNING: |general protection fault|invalid opcode|divide error|double fault|Oops: |stack guard page|INFO: task|rcu: INFO|watchdog: |Kernel panic|refcount_t|list_(add|del) corruption|\[ cut here \]",
     )
 });
 
@@ -87,4 +87,53 @@ pub fn annotate(text: &str, module: &str, debug: Option<&Path>) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("golden/dossier")
+            .join(name)
+    }
+
+    fn log() -> String {
+        std::fs::read_to_string(golden("oops.log")).expect("golden/dossier/oops.log")
+    }
+
+    #[test]
+    fn a_report_is_explained_line_by_line() {
+        let explained = explain(&log(), "tiny", Some(&golden("tiny.elf"))).expect("a report");
+        let path = golden("oops.txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &explained).expect("writes");
+        }
+        let pinned = std::fs::read_to_string(path).expect("golden/dossier/oops.txt");
+        assert_eq!(explained, pinned);
+        // Inlined code, the right one of two sections that both begin at 0, and user space unheard.
+        assert!(pinned.contains("^ deepest at tiny.c:6\n            ^ tiny_read at tiny.c:12\n"));
+        assert!(pinned.contains("^ tiny_init at tiny.c:17\n"));
+        assert!(!pinned.contains("forged"));
+    }
+
+    #[test]
+    fn without_debug_information_the_report_says_so() {
+        let gone = Path::new("/nowhere/tiny.ko");
+        let explained = explain(&log(), "tiny", Some(gone)).expect("a report");
+        assert!(explained.starts_with("(no source lines: no debug information: /nowhere/tiny.ko"));
+        assert!(explained.contains("RIP: 0010:tiny_read"));
+        let explained = explain(&log(), "tiny", Some(&golden("oops.log"))).expect("a report");
+        assert!(explained.starts_with("(no source lines"), "{explained}");
+        let explained = explain(&log(), "tiny", None).expect("a report");
+        assert!(explained.contains("build the image again"), "{explained}");
+    }
+
+    #[test]
+    fn a_log_without_a_report_has_none() {
+        assert_eq!(explain("[    0.0] Linux version 6.1\n", "tiny", None), None);
+        let talk = "[ 1.0] WARNING: not a trace\n".repeat(3);
+        assert_eq!(explain(&talk, "tiny", None), None);
+    }
 }

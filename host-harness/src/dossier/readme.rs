@@ -243,7 +243,7 @@ mod tests {
             "out/reports/dossiers/minimal-mkfs_mount-0123456789",
         );
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/dossier/README.md");
-        if std::env::var_os("VEXFS_WRITE_GOLDEN").is_some() {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(golden, &page).expect("writes");
         }
         let pinned = std::fs::read_to_string(golden).expect("golden/dossier/README.md");

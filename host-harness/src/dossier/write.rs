@@ -83,6 +83,10 @@ pub async fn write(
     };
     let name = format!("{}-{}-{unique}", case.case.variant, case.case.check);
     let oops = explain(case, &consoles);
+    let last_words = case.last_words.map(|text| {
+        let (module, debug) = under_test(case.image);
+        oops::annotate(text, module, debug.as_deref())
+    });
     let facts = Facts {
         format: FORMAT,
         case: case.case.to_string(),
@@ -119,7 +123,7 @@ pub async fn write(
         (files::KERNEL_LOG, Some(case.kernel_log)),
         (files::TRANSCRIPT, Some(case.transcript)),
         (files::OOPS, oops.as_deref()),
-        (files::LAST_WORDS, case.last_words),
+        (files::LAST_WORDS, last_words.as_deref()),
         (files::IMAGE, Some(&manifest)),
         (files::README, Some(&page)),
         (files::FACTS, Some(&json)),
@@ -142,13 +146,17 @@ fn first_finding(findings: &[Finding]) -> Option<String> {
 /// The kernel's report with source lines, from the kernel log, or from the console of a guest that
 /// could not hand its log over.
 fn explain(case: &Case<'_>, consoles: &str) -> Option<String> {
-    let manifest = &case.image.manifest;
-    let debug = manifest.module.debug.as_ref();
-    let debug = debug.map(|debug| case.image.dir.join(&debug.name));
-    let module = &manifest.source.config.module;
+    let (module, debug) = under_test(case.image);
     [case.kernel_log, consoles]
         .into_iter()
         .find_map(|log| oops::explain(log, module, debug.as_deref()))
+}
+
+/// The module's name, and where it is with its debug information.
+fn under_test(image: &Image) -> (&str, Option<PathBuf>) {
+    let debug = image.manifest.module.debug.as_ref();
+    let debug = debug.map(|debug| image.dir.join(&debug.name));
+    (&image.manifest.source.config.module, debug)
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, DossierError> {

@@ -180,7 +180,8 @@ async fn hello(machine: &Machine) -> Option<(Client, Vec<KmsgRecord>, u64)> {
 impl Words {
     /// Has the guest show what hangs. What does not come is missing; there is no time for more.
     async fn ask(&mut self, client: &Client, next: u64, end: Deadline) {
-        for key in *b"wl" {
+        // What is blocked in both looks at it is not just passing by.
+        for key in *b"wlw" {
             client.sysrq(key, end).await.unwrap_or_default();
         }
         if let Ok(log) = client.kmsg_since(next, end).await {
@@ -230,9 +231,16 @@ impl Words {
     }
 }
 
+/// What starts and ends tasks that are often seen waiting and seldom to blame.
+const SERVANTS: &[&str] = &["(udev-worker)", "systemd-udevd", "modprobe"];
+
 /// A task or CPU in the traces, and where it is.
 #[derive(Debug, Default)]
 struct Trace {
+    /// Process id of a blocked task.
+    pid: Option<u32>,
+    /// A kernel thread or one of [`SERVANTS`].
+    servant: bool,
     who: String,
     /// The first function that is worth a word, and whether it is a module's.
     place: Option<(String, bool)>,
@@ -248,8 +256,12 @@ fn culprit(lines: &[&str]) -> Option<String> {
     for line in lines {
         if let Some(rest) = line.strip_prefix("task:") {
             let name = rest.split_whitespace().next().unwrap_or_default();
-            let state = rest.split("state:").nth(1).unwrap_or_default();
+            let field = |key: &str| -> &str { rest.split(key).nth(1).unwrap_or_default() };
+            let number = |key: &str| field(key).split_whitespace().next()?.parse().ok();
+            let state = field("state:");
             traces.push(Trace {
+                pid: number(" pid:"),
+                servant: number(" ppid:") == Some(2) || SERVANTS.contains(&name),
                 who: format!("`{name}` is blocked"),
                 blocked: state.starts_with('D'),
                 ..Trace::default()
@@ -276,11 +288,19 @@ fn culprit(lines: &[&str]) -> Option<String> {
     }
     let rank = |trace: &Trace| {
         let in_module = trace.place.as_ref().is_some_and(|(_, module)| *module);
-        (in_module, trace.blocked)
+        // Of equals the one that was started last.
+        (!trace.servant, in_module, trace.blocked, trace.pid)
     };
-    let traces = traces.iter().filter(|trace| !trace.ours);
-    // Of equals the first one: the last of `max_by_key` on the reversed list.
-    let worst = traces.rev().max_by_key(|trace| rank(trace))?;
+    let looks = lines
+        .iter()
+        .filter(|line| line.contains("Show Blocked State"));
+    let looks = looks.count();
+    let stays = |trace: &Trace| {
+        let same = |other: &&Trace| other.pid == trace.pid && other.place == trace.place;
+        trace.pid.is_none() || traces.iter().filter(same).count() >= looks
+    };
+    let candidates = traces.iter().filter(|trace| !trace.ours && stays(trace));
+    let worst = candidates.max_by_key(|trace| rank(trace))?;
     let (place, _) = worst.place.as_ref()?;
     Some(format!("{} in {place}", worst.who))
 }
@@ -321,6 +341,37 @@ mod tests {
             Some("`kworker/0:1` is blocked in jbd2_journal_commit_transaction")
         );
         assert_eq!(culprit(&lines[15..]), None);
+    }
+
+    #[test]
+    fn who_only_passes_by_is_not_to_blame() {
+        let task = |name: &str, pid: u32, ppid: u32, place: &str| {
+            vec![
+                format!(
+                    "task:{name}     state:D stack:0     pid:{pid}    ppid:{ppid}      flags:0x0"
+                ),
+                "Call Trace:".to_owned(),
+                format!(" {place}+0x19/0x100"),
+            ]
+        };
+        let look = || vec!["sysrq: Show Blocked State".to_owned()];
+        let lines = [
+            look(),
+            task("passer", 900, 1, "read_pages [ext4]"),
+            task("(udev-worker)", 950, 200, "slow_init"),
+            task("sh", 800, 700, "mnt_want_write"),
+            task("kworker/1:1", 30, 2, "flush_something"),
+            look(),
+            task("(udev-worker)", 950, 200, "slow_init"),
+            task("sh", 800, 700, "mnt_want_write"),
+            task("kworker/1:1", 30, 2, "flush_something"),
+        ]
+        .concat();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        assert_eq!(
+            culprit(&lines).as_deref(),
+            Some("`sh` is blocked in mnt_want_write")
+        );
     }
 
     #[test]
