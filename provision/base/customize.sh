@@ -28,6 +28,12 @@ done
 set +f
 find "$root/usr/share" -xdev -depth -type d -empty -delete
 
+# mmdebstrap keeps services from starting while packages install, and ends that only after this hook.
+rm -f "$root/usr/sbin/policy-rc.d"
+if [ -e "$root/usr/sbin/start-stop-daemon.REAL" ]; then
+    mv "$root/usr/sbin/start-stop-daemon.REAL" "$root/usr/sbin/start-stop-daemon"
+fi
+
 # Made at the first boot instead; and no trace of where and when this was built.
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/.pwd.lock "$root"/etc/*-
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/cache/debconf/*-old \

@@ -11,7 +11,7 @@ pub async fn settles(lab: &mut Lab) -> Result<(), Failure> {
 }
 
 /// Waits for systemd's own word on the boot.
-async fn settled(guest: &Guest) -> Result<(), Failure> {
+pub(super) async fn settled(guest: &Guest) -> Result<(), Failure> {
     let state = guest
         .exec(["systemctl", "is-system-running", "--wait"])
         .await?;

@@ -7,12 +7,16 @@
 mod boot;
 pub mod counts;
 mod filesystem;
+mod firstboot;
+mod hardening;
+mod inventory;
 mod invitation;
 mod load;
 mod module;
 mod secrets;
 mod service;
 mod vexctl;
+mod workbench;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -178,7 +182,52 @@ pub const REGISTRY: &[Check] = checks! {
         Full Settled 300 filesystem::mount_cycles;
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
+    "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"
+        Quick Settled 120 inventory::declared;
+    "no_leftovers" "nothing of the build is left"
+        Quick Settled 120 inventory::no_leftovers;
+    "journal_clean" "the boot's journal has no errors"
+        Quick Settled 60 inventory::journal;
+    "boots_uefi" "the same disk boots under UEFI"
+        Full PowerOn 240 firstboot::boots_uefi;
+    "first_boot_keys" "two machines of one image differ in machine id, host keys and random seed"
+        Full Settled 240 firstboot::first_boot_keys;
+    "clock" "the clock is right after a boot without network"
+        Full PowerOn 180 firstboot::clock;
+    "disk_grows" "on a larger disk the root file system is larger"
+        Full PowerOn 240 firstboot::disk_grows;
+    "seeded" "a NoCloud seed is carried out once"
+        Full PowerOn 240 firstboot::seeded;
+    "sysctls" "the kernel is set as the variant says"
+        Quick Settled 60 hardening::sysctls, variants: &["production", "testing"];
+    "hardened_access" "nobody gets in as root, nobody by a password"
+        Quick Settled 60 hardening::access, variants: PRODUCTION;
+    "hardened_network" "a neighbour reaches SSH and nothing else"
+        Quick Settled 120 hardening::firewall, variants: PRODUCTION;
+    "hardened_mounts" "what users can write to holds no devices, setuid files or programs"
+        Quick Settled 60 hardening::mounts, variants: PRODUCTION;
+    "security_updates" "security fixes come by themselves, and no kernel among them"
+        Quick Settled 60 hardening::updates, variants: PRODUCTION;
+    "kernel_update" "with a newer kernel package installed, VexFS still mounts after the next start"
+        Full PowerOn 300 hardening::kernel_update, variants: PRODUCTION;
+    "audit" "changes to configuration are on record"
+        Quick Settled 60 hardening::audit, variants: PRODUCTION;
+    "logs_bounded" "logs are kept, bounded and rotated"
+        Quick Settled 90 hardening::logs, variants: PRODUCTION;
+    "metrics" "Prometheus gets the numbers of a mounted file system"
+        Quick Settled 60 hardening::metrics, variants: PRODUCTION;
+    "security_score" "systemd-analyze finds our services little exposed"
+        Quick Settled 120 hardening::score, variants: PRODUCTION;
+    "debug_info" "the module tells a debugger where it is in its source"
+        Quick Settled 60 workbench::debug_info, variants: DEVELOPMENT;
+    "module_builds" "the module builds in the image without network"
+        Full Settled 900 workbench::module_builds, variants: DEVELOPMENT;
+    "vexctl_builds" "vexctl's tests pass in the image without network"
+        Full Settled 3000 workbench::vexctl_builds, variants: DEVELOPMENT;
 };
+
+const DEVELOPMENT: &[&str] = &["development"];
+const PRODUCTION: &[&str] = &["production"];
 
 /// The check of this name.
 pub fn find(name: &str) -> Option<&'static Check> {

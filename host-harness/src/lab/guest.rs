@@ -371,6 +371,20 @@ impl Guest {
         }
     }
 
+    /// The machine under it, to be kept over a reboot.
+    pub(super) fn shared_machine(&self) -> Arc<Machine> {
+        self.0.machine.clone()
+    }
+
+    /// Begins a reboot in good order.
+    ///
+    /// # Errors
+    /// When the agent does not take the order.
+    pub(super) async fn reboot(&self) -> Result<(), Failure> {
+        self.ask("reboot", self.0.client.reboot(self.0.patience))
+            .await
+    }
+
     /// Whether the module is loaded, as a failure if it is not as it should be.
     ///
     /// # Errors

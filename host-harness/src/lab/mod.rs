@@ -10,6 +10,7 @@ mod failure;
 mod guest;
 mod last_words;
 mod ledger;
+mod seed_disk;
 mod uninvited;
 
 use std::path::PathBuf;
@@ -319,6 +320,41 @@ impl Lab {
         let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline).await?;
         self.seen.push(guest.clone());
         Ok(guest)
+    }
+
+    /// The same machine after a reboot in good order, on the disk as it is now.
+    ///
+    /// # Errors
+    /// When it does not go down or does not come up in time.
+    pub async fn reboot(&mut self, guest: Guest) -> Result<Guest, Failure> {
+        let (machine, before) = (guest.shared_machine(), guest.boot_id().to_owned());
+        guest.reboot().await?;
+        // What it was is over: the reset is meant, and the guest that comes up is another.
+        self.seen.retain(|seen| seen.boot_id() != before);
+        drop(guest);
+        let deadline = tokio::time::Instant::now() + self.setup.boot_deadline;
+        loop {
+            let within = deadline.saturating_duration_since(tokio::time::Instant::now());
+            // The agent answers to the very end of a shutdown.
+            match Guest::meet(machine.clone(), within, self.check.deadline).await {
+                Ok(guest) if guest.boot_id() != before => {
+                    self.seen.push(guest.clone());
+                    return Ok(guest);
+                }
+                Err(failure) if within.is_zero() || matches!(failure, Failure::Died(_)) => {
+                    return Err(failure);
+                }
+                _ => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        }
+    }
+
+    /// A NoCloud seed: a small disk of that label with `user-data` on it.
+    ///
+    /// # Errors
+    /// When the host's mkfs.vfat(8) or mcopy(1) fails.
+    pub async fn seed_disk(&self, label: &str, user_data: &str) -> Result<ExtraDisk, Failure> {
+        seed_disk::make(&self.logs(), label, user_data).await
     }
 
     /// A machine without a guest to talk to.

@@ -73,9 +73,78 @@ pub const CASES: &[Red] = &[
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo more >> /mnt/vexfs/rounds; umount /mnt/vexfs" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",
           script: "mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 somebody' > /root/.ssh/authorized_keys" },
+    Red { name: "strange_user", check: "inventory", point: "start", title: "user intruder is not declared",
+          script: "echo 'intruder:x:0:0::/root:/bin/sh' >> /etc/passwd" },
+    Red { name: "strange_suid_file", check: "inventory", point: "start", title: "SUID or SGID file /usr/bin/chmod is not declared",
+          script: "chmod u+s /usr/bin/chmod" },
+    Red { name: "missing_suid_file", check: "inventory", point: "start", title: "SUID or SGID file /usr/bin/su is missing",
+          script: "chmod u-s /usr/bin/su" },
+    Red { name: "strange_unit", check: "inventory", point: "start", title: "enabled unit odd.service is not declared",
+          script: "printf '[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/odd.service
+                   systemctl --quiet --no-reload enable odd.service" },
+    Red { name: "strange_listener", check: "inventory", point: "start", title: "listening port tcp 8080 is not declared",
+          script: "mkdir -p /run/vexfs-tools; mount -o ro /dev/disk/by-id/virtio-vexfs-tools /run/vexfs-tools
+                   systemd-run --quiet /run/vexfs-tools/bin/socat TCP-LISTEN:8080 /dev/null; sleep 3" },
+    Red { name: "package_gone", check: "inventory", point: "start", title: "package - dbus",
+          script: "sed -i '/^Package: dbus$/,/^Status/s/^Status.*/Status: deinstall ok not-installed/' /var/lib/dpkg/status" },
+    Red { name: "manual_gone", check: "inventory", point: "start", title: "vexctl.8.gz is promised and missing",
+          script: "rm /usr/share/man/man8/vexctl.8.gz" },
+    Red { name: "package_lists_left", check: "no_leftovers", point: "start", title: "the build left package lists",
+          script: "echo x > /var/lib/apt/lists/mirror_dists_bookworm_InRelease" },
+    Red { name: "error_in_the_journal", check: "journal_clean", point: "start", title: "the journal has errors: something broke",
+          script: "echo '<3>something broke' | systemd-cat --level-prefix=1; journalctl --sync" },
+    Red { name: "came_up_by_bios", check: "boots_uefi", point: "firmware", title: "not by UEFI",
+          script: "" },
+    Red { name: "same_machine_id", check: "first_boot_keys", point: "asked", title: "one machine id",
+          script: "echo 0123456789abcdef0123456789abcdef > /etc/machine-id" },
+    Red { name: "clock_ahead", check: "clock", point: "booted", title: "the clock is off by",
+          script: "date --set '+1 hour'" },
+    Red { name: "disk_stays_small", check: "disk_grows", point: "small disk", title: "the root file system has",
+          script: "" },
+    Red { name: "seed_not_found", check: "seeded", point: "seed", title: "the seed was not carried out: the host name",
+          script: "" },
+    Red { name: "sysctl_changed", check: "sysctls", point: "start", title: "kernel.dmesg_restrict is 0, not 1",
+          script: "echo 0 > /proc/sys/kernel/dmesg_restrict" },
+    Red { name: "root_may_log_in", check: "hardened_access", point: "start", title: "`permitrootlogin no`",
+          script: "sed -i '/^PermitRootLogin/d' /etc/ssh/sshd_config.d/05-production.conf" },
+    Red { name: "root_has_a_password", check: "hardened_access", point: "start", title: "root has a password",
+          script: "echo root:secret | chpasswd" },
+    Red { name: "no_firewall", check: "hardened_network", point: "start", title: "a neighbour finds `ssh open, 8080 open`",
+          script: "nft flush ruleset" },
+    Red { name: "tmp_runs_programs", check: "hardened_mounts", point: "start", title: "/tmp is mounted without noexec",
+          script: "mount -o remount,exec /tmp" },
+    Red { name: "kernel_not_held", check: "security_updates", point: "start", title: "the kernel is not held",
+          script: "apt-mark unhold \"linux-image-$(uname -r)\"" },
+    Red { name: "newer_kernel_booted", check: "kernel_update", point: "installed", title: "the newer kernel was booted",
+          script: "ln -sf vmlinuz-6.1.0-999-cloud-amd64 /boot/vmlinuz" },
+    Red { name: "nothing_on_record", check: "audit", point: "start", title: "is not on record",
+          script: "auditctl -D" },
+    Red { name: "journal_unbounded", check: "logs_bounded", point: "start", title: "not bounded",
+          script: "rm /etc/systemd/journald.conf.d/50-vexfs.conf" },
+    Red { name: "metrics_of_nothing", check: "metrics", point: "start", title: "the metrics do not have the size",
+          script: "mkdir -p /run/systemd/system/vexfs-metrics.service.d
+                   printf '[Service]\nExecStart=\nExecStart=/bin/touch /var/lib/prometheus/node-exporter/vexfs.prom\n' > /run/systemd/system/vexfs-metrics.service.d/idle.conf
+                   systemctl daemon-reload" },
+    Red { name: "service_exposed", check: "security_score", point: "start", title: "systemd-analyze gives vexfs-metrics.service",
+          script: "printf '[Service]\nExecStart=/bin/true\n' > /usr/lib/systemd/system/vexfs-metrics.service; systemctl daemon-reload" },
+    Red { name: "stripped_module", check: "debug_info", point: "start", title: "the module has no debug information",
+          script: "strip --strip-debug \"$(modinfo -n vexfs)\"" },
+    Red { name: "module_does_not_compile", check: "module_builds", point: "sources", title: "`cp -a /usr/src/vexfs",
+          script: "echo 'int broken' >> /usr/src/vexfs/super.c" },
+    Red { name: "dependency_gone", check: "vexctl_builds", point: "sources", title: "`cd /usr/src/vexctl",
+          script: "rm -r /usr/src/vexctl/vendor/clap-4*" },
     Red { name: "panic_in_mid_exec", check: "mkfs_mount", point: "start", title: "panic",
           script: "echo c > /proc/sysrq-trigger; sleep 50" },
 ];
+
+impl Red {
+    /// The variant whose image is broken: the default one where the check is about all.
+    pub fn variant(&self) -> &'static str {
+        let check = checks::find(self.check);
+        let only = check.and_then(|check| check.variants.first());
+        only.copied().unwrap_or(super::DEFAULT)
+    }
+}
 
 /// Breaks it and expects a failure (not a pass, not trouble of the host) with the right title.
 pub fn turns_red(case: &Red) -> Result<(), Failed> {
@@ -86,7 +155,7 @@ pub fn turns_red(case: &Red) -> Result<(), Failed> {
         files: Vec::new(),
     }];
     // A failure that a test wants to see is no news.
-    let result = super::run(super::DEFAULT, check, breaks, Policy::none())?;
+    let result = super::run(case.variant(), check, breaks, Policy::none())?;
     super::show(&result);
     let says = |text: &str| text.to_lowercase().contains(&case.title.to_lowercase());
     match &result.outcome {
