@@ -166,6 +166,7 @@ pub struct Lab {
     facts: Vec<(String, String)>,
     last_words: Option<LastWords>,
     seed: u64,
+    pub(crate) spent: Spent,
 }
 
 /// The machines of a check so far, for the one who watches over its story.
@@ -183,6 +184,15 @@ impl Machines {
     }
 }
 
+/// Where a check's time went, besides the harness' own work.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    /// On the fork the check's row asks for, until its agent was ready.
+    pub(crate) machine: Duration,
+    /// On the story.
+    pub(crate) story: Duration,
+}
+
 impl Lab {
     /// A lab without any machine yet. `id` names the check's run in file names.
     pub fn new(setup: Arc<Setup>, check: &'static Check, id: String) -> Lab {
@@ -197,6 +207,7 @@ impl Lab {
             machines: Machines::default(),
             parts: Vec::new(),
             facts: Vec::new(),
+            spent: Spent::default(),
             last_words: None,
         }
     }
@@ -272,6 +283,7 @@ impl Lab {
         if self.check.start == Start::Settled {
             let snapshot = self.setup.snapshot().await?;
             let fork = snapshot.fork(self.check.name, &self.logs()).await?;
+            self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
             let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
