@@ -14,7 +14,7 @@ mod uninvited;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image_builder::{Image, Manifest, SourceConfig};
 
@@ -280,6 +280,7 @@ impl Lab {
     /// # Errors
     /// When the image does not come up or settle.
     pub async fn prepare(&mut self) -> Result<(), Failure> {
+        let begin = Instant::now();
         if self.check.start == Start::Settled {
             let snapshot = self.setup.snapshot().await?;
             let fork = snapshot.fork(self.check.name, &self.logs()).await?;
@@ -293,6 +294,8 @@ impl Lab {
             self.point("start", &guest).await?;
             self.settled = Some((guest, before));
         }
+        let seconds = format!("{:.3}", begin.elapsed().as_secs_f64());
+        self.facts.push(("ready-seconds".into(), seconds));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Severity};
 use super::ledger::Leak;
+use super::taint::Taint;
 
 /// What became of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +171,13 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
         (_, Own::Infrastructure(what)) => return Outcome::Infrastructure { what: what.clone() },
         _ => {}
     }
-    if let Some(leak) = leaks.first() {
+    // A taint is only the memory of a finding that the check has declared.
+    let excused = |leak: &Leak| {
+        let mut declared = findings.iter().filter(|finding| finding.allowed.is_some());
+        leak.taint != Taint::default()
+            && declared.any(|finding| Taint::left_by(finding.kind).0 & leak.taint.0 != 0)
+    };
+    if let Some(leak) = leaks.iter().find(|leak| !excused(leak)) {
         return Outcome::fail("leak", leak.sentence.clone(), detail(""));
     }
     match own {
@@ -350,11 +357,19 @@ mod tests {
     fn a_leak_fails_a_pass_but_not_a_broken_host() {
         let leaks = [Leak {
             sentence: "14 objects".into(),
+            taint: Taint::default(),
         }];
         assert_eq!(
             said(&combine(Own::Passed, &End::Marked, &[], &leaks)),
             ("leak", "14 objects")
         );
+        let taint = [Leak {
+            sentence: "tainted".into(),
+            taint: Taint::left_by(Kind::Warning),
+        }];
+        let after = |findings: &[Finding]| combine(Own::Passed, &End::Marked, findings, &taint);
+        assert_eq!(said(&after(&[])), ("leak", "tainted"));
+        assert_eq!(after(&[finding(Severity::Bug, true)]), Outcome::Pass);
         let broken = combine(
             Own::Infrastructure("no memory".into()),
             &End::Marked,
