@@ -130,7 +130,7 @@ impl Outcome {
 ///
 /// 1. a finding that the check did not declare and that is at least a [`Severity::Bug`]: the guest's kernel
 ///    explains a lost connection better than the check can;
-/// 2. the check's own failure, or that it overran its deadline;
+/// 2. the check's own failure, that it overran its deadline, or that the guest ended under it;
 /// 3. a lesser finding;
 /// 4. a guest that ended before the check's end mark, or was never reached though the check passed;
 /// 5. trouble of the host;
@@ -149,6 +149,11 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
         Own::Overran(title, text) => {
             return Outcome::fail("deadline", title.clone(), detail(text));
         }
+        // A device that goes away under the kernel is a consequence.
+        Own::CutOff(how) => {
+            let title = format!("the guest ended without the check's end mark: {how}");
+            return Outcome::fail("ended", title, detail(""));
+        }
         _ => {}
     }
     if let Some(root) = undeclared().next() {
@@ -156,11 +161,6 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
     }
     match (end, &own) {
         (End::Undeclared(how), _) => {
-            let title = format!("the guest ended without the check's end mark: {how}");
-            return Outcome::fail("ended", title, detail(""));
-        }
-        // However it ended: the check has not come to its end.
-        (_, Own::CutOff(how)) => {
             let title = format!("the guest ended without the check's end mark: {how}");
             return Outcome::fail("ended", title, detail(""));
         }
@@ -318,6 +318,9 @@ mod tests {
             assert!(outcome.failure().2.contains("connection lost"));
         }
         let trouble = [finding(Severity::Trouble, false)];
+        let cut = Own::CutOff("power-off".into());
+        let outcome = combine(cut, &End::Marked, &trouble, &[]);
+        assert_eq!(said(&outcome).0, "ended");
         let own = Own::Failed("content differs".into(), String::new());
         assert_eq!(
             said(&combine(own, &End::Marked, &trouble, &[])),

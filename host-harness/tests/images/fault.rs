@@ -1,6 +1,6 @@
 //! The fault gallery: kernels, guests and agents that misbehave, each in one way, and what the harness
 //! must make of it. Every case breaks a check that would pass, expects the right outcome with the right
-//! title in time, and then runs a check on a fresh fork, which must be unharmed.
+//! title in time and a complete dossier, and then runs a check on a fresh fork, which must be unharmed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host_harness::checks::{self, Check};
+use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::lab::Break;
 use host_harness::runner;
@@ -74,7 +75,7 @@ pub fn shows(fault: &'static Fault) -> Result<(), Failed> {
     }));
     let next = checks::find(NEXT).ok_or("no such check")?;
     let (seen, after) = super::block_on(async {
-        let mut setup = super::setup(super::DEFAULT, Vec::new()).await?;
+        let mut setup = super::setup(super::DEFAULT, Vec::new(), Policy::default()).await?;
         let made = image_builder::faults(
             &FaultsRequest {
                 out_dir: setup.layout.out.clone(),
@@ -97,6 +98,10 @@ pub fn shows(fault: &'static Fault) -> Result<(), Failed> {
     println!("{}", serde_json::to_string_pretty(&row)?);
     write_row(fault.name, &row)?;
     if complaints.is_empty() {
+        // It was whole; nobody will look into it.
+        if let Some(dir) = &seen.dossier {
+            fs::remove_dir_all(dir)?;
+        }
         return Ok(());
     }
     let (_, _, detail) = seen.outcome.failure();
@@ -132,6 +137,11 @@ impl Fault {
                 "the verdict took {seconds:.1} s, more than {limit:.0} s"
             ));
         }
+        if !seen.outcome.is_ok()
+            && let Err(lack) = super::dossier::whole(seen)
+        {
+            out.push(lack.message().unwrap_or("no dossier").to_owned());
+        }
         if !after.outcome.is_ok() {
             out.push(format!("the next check was harmed: {:?}", after.outcome));
         }
@@ -153,6 +163,7 @@ impl Fault {
             "seen": {"outcome": kind, "title": title},
             "seconds": (judged_after(seen) * 10.0).round() / 10.0,
             "deadline": self.deadline,
+            "dossier": seen.dossier.as_ref().map(|_| super::dossier::whole(seen).is_ok()),
             "next_check": next,
             "complaints": complaints,
         })
