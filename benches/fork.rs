@@ -1,30 +1,34 @@
 //! How long from asking for a fork to its agent's answer, to being ready (clock and random pool set),
-//! and to the end of a first real command?
+//! and to the end of a first real command? And how much of the host's memory does it take?
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode};
-use host_harness::dossier::Policy;
-use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Guest, Setup};
-use host_harness::layout::Layout;
+use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::snapshot::{Snapshot, Timing};
-use image_builder::{Image, ToolsRequest};
+use tokio::runtime::Runtime;
+use vexfs_benches::{Quantity, minimal};
 
 fn main() {
     keeper::hook();
+    let runtime = Runtime::new().expect("a runtime");
+    let snapshot =
+        runtime.block_on(async { minimal().await.snapshot().await.expect("a snapshot") });
     let mut criterion = Criterion::default().configure_from_args();
-    fork(&mut criterion);
+    fork(&mut criterion, &runtime, &snapshot);
+    criterion.final_summary();
+    let mut criterion = Criterion::default()
+        .with_measurement(Quantity("MiB"))
+        .configure_from_args();
+    memory(&mut criterion, &runtime, &snapshot);
     criterion.final_summary();
 }
 
 /// What of a fork's parts, or of the whole time, is counted.
 type Question = fn(&Timing, Duration) -> Duration;
 
-fn fork(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let snapshot = runtime.block_on(snapshot());
+fn fork(criterion: &mut Criterion, runtime: &Runtime, snapshot: &Snapshot) {
     let mut group = criterion.benchmark_group("fork");
     group
         .sample_size(20)
@@ -41,7 +45,7 @@ fn fork(criterion: &mut Criterion) {
             b.iter_custom(|times| {
                 (0..times)
                     .map(|_| {
-                        let (timing, all) = runtime.block_on(once(&snapshot));
+                        let (timing, all) = runtime.block_on(once(snapshot));
                         count(&timing, all)
                     })
                     .sum()
@@ -51,32 +55,38 @@ fn fork(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The minimal image's snapshot, as checks use it.
-async fn snapshot() -> Snapshot {
-    let layout = Layout::find(None).expect("run it in the checkout");
-    let host = Host::probe(&layout, HostRequest::default())
-        .await
-        .expect("a usable host");
-    for (name, value) in host.facts() {
-        eprintln!("{name}: {value}");
-    }
-    let image = Image::find(&layout.out, "minimal")
-        .expect("a sound image")
-        .expect("no minimal image: run `cargo images build --variants minimal`");
-    let tools = image_builder::tools_disk(&ToolsRequest::new(&layout.workspace), &())
-        .await
-        .expect("a tools disk");
-    let setup = Setup {
-        layout,
-        host,
-        image,
-        tools,
-        boot_deadline: BOOT_DEADLINE,
-        breaks: Vec::new(),
-        dossiers: Policy::none(),
-        seed: None,
-    };
-    setup.snapshot().await.expect("a snapshot")
+/// What an idle fork adds to the host's memory: QEMU's proportional share (PSS of
+/// `/proc/PID/smaps_rollup`, proc(5)), guest memory and all, after a command has run in it.
+fn memory(criterion: &mut Criterion<Quantity>, runtime: &Runtime, snapshot: &Snapshot) {
+    let mut group = criterion.benchmark_group("fork memory");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function("proportional set size", |b| {
+        b.iter_custom(|times| {
+            let one = || {
+                runtime.block_on(async {
+                    let logs = tempfile::tempdir().expect("a folder for logs");
+                    let fork = snapshot.fork("bench", logs.path()).await.expect("a fork");
+                    let machine = Arc::new(fork.machine);
+                    let guest = Guest::adopt(machine.clone(), fork.agent, BOOT_DEADLINE)
+                        .await
+                        .expect("it answers");
+                    guest.sh("true").await.expect("it runs a command");
+                    proportional_mib(machine.pid())
+                })
+            };
+            (0..times).map(|_| one()).sum()
+        });
+    });
+    group.finish();
+}
+
+fn proportional_mib(pid: u32) -> f64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("QEMU runs");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib: f64 = line
+        .and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+        .expect("a line `Pss: N kB`");
+    kib / 1024.0
 }
 
 /// One fork that runs `true`; its end is not part of the time.

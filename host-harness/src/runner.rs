@@ -214,6 +214,7 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
     let parts = lab.take_parts();
     let story = story.and_then(|()| Failure::of_parts(&parts));
     let seed = lab.seed();
+    let spent = lab.spent;
     let mut remains = lab.finish().await;
     let evidence = remains.evidence();
     let outcome = evidence.judge(&story);
@@ -263,6 +264,13 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
         }
         None => None,
     };
+    let seconds = |name: &str, time: Duration| (name.into(), format!("{:.3}", time.as_secs_f64()));
+    let own = begin.elapsed().saturating_sub(spent.machine + spent.story);
+    evidence.properties.extend([
+        seconds("seconds-machine", spent.machine),
+        seconds("seconds-story", spent.story),
+        seconds("seconds-harness", own),
+    ]);
     CaseResult {
         case,
         outcome,
@@ -282,9 +290,14 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     let machines = lab.machines();
     let told = match lab.prepare().await {
         Ok(()) => {
+            let begin = Instant::now();
             let mut story = (check.story)(lab);
             match tokio::time::timeout(check.deadline, &mut story).await {
-                Ok(told) => told,
+                Ok(told) => {
+                    drop(story);
+                    lab.spent.story = begin.elapsed();
+                    told
+                }
                 Err(_) => {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines).await;

@@ -214,16 +214,7 @@ async fn resolve(
             .chain(&config.runtime_packages)
             .map(|name| name.replace("@KERNEL@", &release)),
     );
-    let mut builder = vec![format!("linux-headers-{release}")];
-    builder.extend(builder::PACKAGES.iter().map(|name| name.to_string()));
-    builder.extend(
-        recipe
-            .builder
-            .packages
-            .iter()
-            .chain(&config.build_packages)
-            .cloned(),
-    );
+    let builder = builder::packages(recipe, config, &release);
     let base_set = archive.resolve(site, &base).await?;
     let builder_set = archive.resolve(site, &builder).await?;
     Ok(Packages {

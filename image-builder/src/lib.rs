@@ -47,7 +47,8 @@ pub use manifest::{
     FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord, SourceOrigin,
     SourceRecord, StageRecord,
 };
-pub use request::{BuildRequest, ToolsRequest};
+pub use request::{BuildRequest, FaultsRequest, ToolsRequest};
 pub use source::SourceChecks;
 pub use source_config::SourceConfig;
+pub use stages::faults::faults;
 pub use stages::tools_disk::tools_disk;

@@ -120,6 +120,33 @@ impl ToolsRequest {
     }
 }
 
+/// The fault gallery's modules and programs, for tests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultsRequest {
+    /// The repository's root; the sources are in `faults/src`.
+    pub workspace: PathBuf,
+    /// Where `logs/` is made.
+    pub out_dir: PathBuf,
+    /// Where the builder root and what it made are kept.
+    pub cache_dir: PathBuf,
+    /// As [`BuildRequest::mirror`].
+    pub mirror: Option<String>,
+}
+
+impl FaultsRequest {
+    /// The gallery of the workspace at `workspace`, with the same defaults as [`BuildRequest::new`].
+    pub fn new(workspace: impl Into<PathBuf>) -> FaultsRequest {
+        let workspace = workspace.into();
+        let out_dir = workspace.join("out");
+        FaultsRequest {
+            cache_dir: default_cache(&out_dir),
+            out_dir,
+            mirror: None,
+            workspace,
+        }
+    }
+}
+
 fn default_cache(out_dir: &Path) -> PathBuf {
     std::env::var_os("VEXFS_CACHE").map_or_else(|| out_dir.join("cache"), PathBuf::from)
 }

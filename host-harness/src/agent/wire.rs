@@ -16,6 +16,10 @@ use super::{AgentError, Deadline};
 /// Frames on their way out.
 const QUEUE: usize = 64;
 
+/// Messages about abandoned requests that a connection survives. What is under way when a request is
+/// dropped is bounded by its window; without end it is a flood, in which nothing else gets through.
+const STRAYS: u32 = 1 << 16;
+
 /// What arrives for a request.
 pub(super) enum Arrival {
     Event(Event),
@@ -35,6 +39,8 @@ struct Slot {
 pub(super) struct Shared {
     slots: Mutex<HashMap<RequestId, Slot>>,
     next_id: AtomicU64,
+    /// Messages so far about requests that are over.
+    strays: AtomicU32,
     outgoing: mpsc::Sender<Vec<u8>>,
     /// Why the connection ended, from then on.
     ended: OnceLock<AgentError>,
@@ -62,6 +68,7 @@ impl Wire {
         let shared = Arc::new(Shared {
             slots: Mutex::default(),
             next_id: AtomicU64::new(1),
+            strays: AtomicU32::new(0),
             outgoing,
             ended: OnceLock::new(),
         });
@@ -193,10 +200,15 @@ impl Shared {
 
     /// A message for a request we do not know: fine when it was one of ours that was abandoned.
     fn stray(&self, id: RequestId) -> Result<(), AgentError> {
-        if (1..self.next_id.load(Ordering::Relaxed)).contains(&id.0) {
-            return Ok(());
+        if !(1..self.next_id.load(Ordering::Relaxed)).contains(&id.0) {
+            return Err(garbage(id, "was never asked"));
         }
-        Err(garbage(id, "was never asked"))
+        if self.strays.fetch_add(1, Ordering::Relaxed) >= STRAYS {
+            return Err(AgentError::Garbage(format!(
+                "more than {STRAYS} messages about requests that are over"
+            )));
+        }
+        Ok(())
     }
 }
 

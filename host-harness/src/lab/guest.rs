@@ -205,6 +205,7 @@ impl Guest {
     }
 
     async fn exec_spec(&self, line: &str, spec: ExecSpec) -> Result<Output, Failure> {
+        let line = first_line(line);
         self.ask(
             &format!("run `{line}`"),
             self.0.client.exec(spec, self.0.patience),
@@ -226,12 +227,6 @@ impl Guest {
             .map(str::trim)
             .collect::<Vec<_>>()
             .join("\n");
-        let first = script.lines().next().unwrap_or_default();
-        let more = if script.lines().count() > 1 {
-            " …"
-        } else {
-            ""
-        };
         let said = output.stderr_text();
         let said = match said.trim_end().lines().last() {
             Some(last) => format!(": {last}"),
@@ -239,7 +234,7 @@ impl Guest {
         };
         Err(Failure::check(
             "command",
-            format!("`{first}{more}` {}{said}", output.ending()),
+            format!("`{}` {}{said}", first_line(&script), output.ending()),
             format!(
                 "$ {script}\n{}{}",
                 output.stdout_text(),
@@ -525,6 +520,14 @@ impl Guest {
             Err(error) => Some(error.to_string()),
             Ok(_) => Some("the agent serves a host that does not know the secret".to_owned()),
         })
+    }
+}
+
+/// A script's first line stands for it in a title.
+fn first_line(script: &str) -> String {
+    match script.split_once('\n') {
+        Some((first, _)) => format!("{first} …"),
+        None => script.to_owned(),
     }
 }
 

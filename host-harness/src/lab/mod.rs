@@ -15,7 +15,7 @@ mod uninvited;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image_builder::{Image, Manifest, SourceConfig};
 
@@ -167,6 +167,7 @@ pub struct Lab {
     facts: Vec<(String, String)>,
     last_words: Option<LastWords>,
     seed: u64,
+    pub(crate) spent: Spent,
 }
 
 /// The machines of a check so far, for the one who watches over its story.
@@ -184,6 +185,15 @@ impl Machines {
     }
 }
 
+/// Where a check's time went, besides the harness' own work.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    /// On the fork the check's row asks for, until its agent was ready.
+    pub(crate) machine: Duration,
+    /// On the story.
+    pub(crate) story: Duration,
+}
+
 impl Lab {
     /// A lab without any machine yet. `id` names the check's run in file names.
     pub fn new(setup: Arc<Setup>, check: &'static Check, id: String) -> Lab {
@@ -198,6 +208,7 @@ impl Lab {
             machines: Machines::default(),
             parts: Vec::new(),
             facts: Vec::new(),
+            spent: Spent::default(),
             last_words: None,
         }
     }
@@ -270,9 +281,11 @@ impl Lab {
     /// # Errors
     /// When the image does not come up or settle.
     pub async fn prepare(&mut self) -> Result<(), Failure> {
+        let begin = Instant::now();
         if self.check.start == Start::Settled {
             let snapshot = self.setup.snapshot().await?;
             let fork = snapshot.fork(self.check.name, &self.logs()).await?;
+            self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
             let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
@@ -282,6 +295,8 @@ impl Lab {
             self.point("start", &guest).await?;
             self.settled = Some((guest, before));
         }
+        let seconds = format!("{:.3}", begin.elapsed().as_secs_f64());
+        self.facts.push(("ready-seconds".into(), seconds));
         Ok(())
     }
 

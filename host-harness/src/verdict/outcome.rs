@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Severity};
 use super::ledger::Leak;
+use super::taint::Taint;
 
 /// What became of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +130,7 @@ impl Outcome {
 ///
 /// 1. a finding that the check did not declare and that is at least a [`Severity::Bug`]: the guest's kernel
 ///    explains a lost connection better than the check can;
-/// 2. the check's own failure, or that it overran its deadline;
+/// 2. the check's own failure, that it overran its deadline, or that the guest ended under it;
 /// 3. a lesser finding;
 /// 4. a guest that ended before the check's end mark, or was never reached though the check passed;
 /// 5. trouble of the host;
@@ -148,6 +149,11 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
         Own::Overran(title, text) => {
             return Outcome::fail("deadline", title.clone(), detail(text));
         }
+        // A device that goes away under the kernel is a consequence.
+        Own::CutOff(how) => {
+            let title = format!("the guest ended without the check's end mark: {how}");
+            return Outcome::fail("ended", title, detail(""));
+        }
         _ => {}
     }
     if let Some(root) = undeclared().next() {
@@ -158,11 +164,6 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
             let title = format!("the guest ended without the check's end mark: {how}");
             return Outcome::fail("ended", title, detail(""));
         }
-        // However it ended: the check has not come to its end.
-        (_, Own::CutOff(how)) => {
-            let title = format!("the guest ended without the check's end mark: {how}");
-            return Outcome::fail("ended", title, detail(""));
-        }
         (End::NeverStarted, Own::Passed) => {
             let what = "the check passed without ever reaching a guest";
             return Outcome::Infrastructure { what: what.into() };
@@ -170,7 +171,13 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
         (_, Own::Infrastructure(what)) => return Outcome::Infrastructure { what: what.clone() },
         _ => {}
     }
-    if let Some(leak) = leaks.first() {
+    // A taint is only the memory of a finding that the check has declared.
+    let excused = |leak: &Leak| {
+        let mut declared = findings.iter().filter(|finding| finding.allowed.is_some());
+        leak.taint != Taint::default()
+            && declared.any(|finding| Taint::left_by(finding.kind).0 & leak.taint.0 != 0)
+    };
+    if let Some(leak) = leaks.iter().find(|leak| !excused(leak)) {
         return Outcome::fail("leak", leak.sentence.clone(), detail(""));
     }
     match own {
@@ -311,6 +318,9 @@ mod tests {
             assert!(outcome.failure().2.contains("connection lost"));
         }
         let trouble = [finding(Severity::Trouble, false)];
+        let cut = Own::CutOff("power-off".into());
+        let outcome = combine(cut, &End::Marked, &trouble, &[]);
+        assert_eq!(said(&outcome).0, "ended");
         let own = Own::Failed("content differs".into(), String::new());
         assert_eq!(
             said(&combine(own, &End::Marked, &trouble, &[])),
@@ -350,11 +360,19 @@ mod tests {
     fn a_leak_fails_a_pass_but_not_a_broken_host() {
         let leaks = [Leak {
             sentence: "14 objects".into(),
+            taint: Taint::default(),
         }];
         assert_eq!(
             said(&combine(Own::Passed, &End::Marked, &[], &leaks)),
             ("leak", "14 objects")
         );
+        let taint = [Leak {
+            sentence: "tainted".into(),
+            taint: Taint::left_by(Kind::Warning),
+        }];
+        let after = |findings: &[Finding]| combine(Own::Passed, &End::Marked, findings, &taint);
+        assert_eq!(said(&after(&[])), ("leak", "tainted"));
+        assert_eq!(after(&[finding(Severity::Bug, true)]), Outcome::Pass);
         let broken = combine(
             Own::Infrastructure("no memory".into()),
             &End::Marked,

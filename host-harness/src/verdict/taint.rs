@@ -3,6 +3,8 @@
 //! A taint is the kernel's memory of what happened to it, and outlives the log. Judged by difference:
 //! loading the module under test, which is built out of tree and not signed, taints a kernel by itself.
 
+use super::finding::Kind;
+
 /// The value of `/proc/sys/kernel/tainted`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taint(pub u64);
@@ -67,6 +69,19 @@ impl Taint {
         text.trim().parse().ok().map(Taint)
     }
 
+    /// What a kernel may be tainted by that said something of this kind: W by any WARN (reports of most
+    /// kinds are made with one), the rest by what is about it.
+    pub fn left_by(kind: Kind) -> Taint {
+        let own = match kind {
+            Kind::Panic | Kind::Oops | Kind::Bug => 'D',
+            Kind::Lockup => 'L',
+            Kind::Corruption | Kind::Kasan => 'B',
+            _ => 'W',
+        };
+        let bits = FLAGS.iter().filter(|f| ['W', own].contains(&f.letter));
+        Taint(bits.map(|flag| 1 << flag.bit).sum())
+    }
+
     /// The reasons, lowest bit first. A bit this table does not know is reported as one.
     pub fn flags(self) -> Vec<Flag> {
         let known = |bit| FLAGS.iter().find(move |flag| flag.bit == bit).copied();
@@ -103,6 +118,8 @@ mod tests {
         for (index, flag) in FLAGS.iter().enumerate() {
             assert_eq!(flag.bit as usize, index);
         }
+        assert_eq!(Taint::left_by(Kind::Warning).letters(), "W");
+        assert_eq!(Taint::left_by(Kind::Oops).letters(), "DW");
         assert_eq!(Taint(1 << 40).letters(), "?");
     }
 

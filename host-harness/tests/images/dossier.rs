@@ -201,7 +201,7 @@ fn overdue(check: &'static Check) -> Result<(CaseResult, Facts, String), Failed>
 }
 
 /// The dossier of a result, which must be complete.
-fn whole(result: &CaseResult) -> Result<(&Path, Facts), Failed> {
+pub fn whole(result: &CaseResult) -> Result<(&Path, Facts), Failed> {
     let dir = result.dossier.as_deref().ok_or("no dossier")?;
     let facts = Facts::read(dir)?;
     let missing = facts.missing(dir)?;

@@ -1,7 +1,8 @@
-//! The checks of each image as nextest cases, each on a machine of its own, and for every check a
-//! case that breaks what it guards and sees it go red.
+//! The checks of each image as nextest cases, each on a machine of its own; for every check a case
+//! that breaks what it guards and sees it go red; and the fault gallery.
 
 mod dossier;
+mod fault;
 mod red;
 
 use std::sync::Arc;
@@ -54,6 +55,19 @@ fn main() {
     trials.push(Trial::test(
         "red::every_check_has_a_case",
         red::every_check_has_a_case,
+    ));
+    for fault in fault::FAULTS {
+        trials.push(Trial::test(format!("fault::{}", fault.name), move || {
+            fault::shows(fault)
+        }));
+    }
+    trials.push(Trial::test(
+        "fault::the_readme_is_true",
+        fault::the_readme_is_true,
+    ));
+    trials.push(Trial::test(
+        "fault::every_source_is_used",
+        fault::every_source_is_used,
     ));
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -115,14 +129,18 @@ fn run(
     breaks: Vec<Break>,
     dossiers: Policy,
 ) -> Result<CaseResult, Failed> {
+    block_on(async {
+        let setup = setup(variant, breaks, dossiers).await?;
+        Ok::<_, Failed>(runner::run_check(&Arc::new(setup), check).await)
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(async {
-        let setup = setup(variant, breaks, dossiers).await?;
-        Ok::<_, Failed>(runner::run_check(&Arc::new(setup), check).await)
-    });
+    let result = runtime.block_on(work);
     runtime.shutdown_background();
     result
 }

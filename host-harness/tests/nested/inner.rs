@@ -104,7 +104,7 @@ async fn prove() -> anyhow::Result<()> {
         first.timing
     );
     ensure!(first.timing.memory.is_zero(), "memory was copied");
-    let cids = [cid(&first.machine)?, cid(&second.machine)?];
+    let cids = [cid(&first.machine).await?, cid(&second.machine).await?];
     ensure!(cids[0] != cids[1], "both have CID {}", cids[0]);
     println!("two guests of one host have CIDs of their own: {cids:?}");
     for fork in [&first, &second] {
@@ -129,14 +129,15 @@ async fn prove() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The guest's address, from the arguments QEMU got.
-fn cid(machine: &Machine) -> anyhow::Result<u32> {
-    let arguments = machine.command_line().join(" ");
-    let (_, rest) = arguments
-        .split_once("guest-cid=")
-        .context("QEMU was given no guest-cid")?;
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
-    Ok(digits.unwrap_or_default().parse()?)
+/// The guest's address, which QEMU knows.
+async fn cid(machine: &Machine) -> anyhow::Result<u32> {
+    let question = serde_json::json!({
+        "path": "/machine/peripheral/vsock0",
+        "property": "guest-cid",
+    });
+    let answer = machine.qmp().execute("qom-get", question).await?;
+    let cid = answer.as_u64().context("a CID that is no number")?;
+    Ok(u32::try_from(cid)?)
 }
 
 /// An initramfs in the kernel's format (Documentation/driver-api/early-userspace/buffer-format.rst).

@@ -6,16 +6,17 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::BuildError;
 use crate::apt::{Archive, PackageSet};
+use crate::data::Recipe;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::store::{Entry, Stage};
+use crate::{BuildError, SourceConfig};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "builder";
 /// Packages a shell, make and kbuild need beside the recipe's, since nothing pulls in "essential".
-pub(crate) const PACKAGES: &[&str] = &[
+const PACKAGES: &[&str] = &[
     "bash",
     "coreutils",
     "dash",
@@ -33,6 +34,20 @@ const ALTERNATIVES: &[(&str, &str)] = &[("awk", "/usr/bin/mawk"), ("cc", "/usr/b
 /// Unpacks `.deb` files ($1 the root, then the files), two at a time.
 const UNPACK: &str =
     "root=$1; shift; printf '%s\\0' \"$@\" | xargs -0 -P 2 -I{} dpkg-deb -x {} \"$root\"";
+
+/// Enters the builder root $1 with $2 mounted on /build and runs the rest, in a mount namespace
+/// (unshare(1)): what is mounted here is gone with the last process.
+pub(crate) const ENTER: &str = "mount --rbind /dev \"$1/dev\"; mount --rbind /proc \"$1/proc\"; \
+    mount --bind \"$2\" \"$1/build\"; root=$1; shift 2; exec chroot \"$root\" \"$@\"";
+
+/// What is asked for in it, for kernel `release`.
+pub(crate) fn packages(recipe: &Recipe, config: &SourceConfig, release: &str) -> Vec<String> {
+    let mut packages = vec![format!("linux-headers-{release}")];
+    packages.extend(PACKAGES.iter().map(|name| name.to_string()));
+    packages.extend(recipe.builder.packages.iter().cloned());
+    packages.extend(config.build_packages.iter().cloned());
+    packages
+}
 
 /// What it is made from.
 pub(crate) fn inputs(set: &PackageSet, release: &str) -> Inputs {
@@ -89,6 +104,38 @@ pub(crate) async fn unpack(
         .arg(root)
         .args(set.debs.iter().map(|deb| debs.join(&deb.file)));
     site.step(stage, command).await
+}
+
+/// The beginning of a command that runs in the builder root of kernel `release`, with `build` mounted
+/// on `/build`: what follows are further `NAME=value` of its environment, and its words.
+pub(crate) fn enter(builder: &Entry, build: &Path, release: &str) -> keeper::Kept {
+    Site::background("unshare")
+        .args(namespaces())
+        .args(["sh", "-euc", ENTER, "sh"])
+        .args([builder.dir.join("root"), build.to_owned()])
+        .args([
+            "/usr/bin/env",
+            "-i",
+            "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        ])
+        .args([
+            "HOME=/build",
+            "LC_ALL=C",
+            "KBUILD_BUILD_USER=vexfs",
+            "KBUILD_BUILD_HOST=builder",
+        ])
+        .arg("KBUILD_BUILD_TIMESTAMP=@0")
+        .arg(format!("KDIR=/lib/modules/{release}/build"))
+        .arg(format!("KVER={release}"))
+}
+
+/// unshare(1) options: no network for a tree's build, and root in there also for an ordinary user.
+fn namespaces() -> Vec<&'static str> {
+    let mut options = vec!["--mount", "--net", "--pid", "--fork", "--kill-child"];
+    if !nix::unistd::geteuid().is_root() {
+        options.extend(["--user", "--map-root-user"]);
+    }
+    options
 }
 
 /// A `uname` that speaks of the image's kernel: many makefiles look for

@@ -7,6 +7,7 @@ use keeper::Failure;
 
 use crate::key::Inputs;
 use crate::run::Site;
+use crate::stages::builder;
 use crate::store::{Entry, Stage};
 use crate::{BuildError, ModuleRecord, SourceConfig, kernel_config, key, tree};
 
@@ -16,10 +17,6 @@ pub(crate) const STAGE: &str = "module";
 pub(crate) const MODULE: &str = "module.ko";
 /// Same with its debug information: for reading an oops, not for the image.
 pub(crate) const MODULE_DEBUG: &str = "module.debug.ko";
-/// Enters the builder root $1 with $2 mounted on /build and runs the rest, in a mount namespace
-/// (unshare(1)): what is mounted here is gone with the last process.
-const ENTER: &str = "mount --rbind /dev \"$1/dev\"; mount --rbind /proc \"$1/proc\"; \
-    mount --bind \"$2\" \"$1/build\"; root=$1; shift 2; exec chroot \"$root\" \"$@\"";
 /// Runs in the builder root: the build, then the module without debug information beside it.
 const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
     [ -f \"$PRODUCED\" ] || { echo \"error: $* left no $PRODUCED in the tree\"; exit 1; }; \
@@ -38,7 +35,7 @@ pub(crate) fn inputs(
         .with("kernel", release)
         .with("command", config.build.join(" "))
         .with("produced file", &*config.produced)
-        .with("how", format!("{ENTER} {BUILD}"))
+        .with("how", format!("{} {BUILD}", builder::ENTER))
 }
 
 /// Makes it; the entry has [`MODULE`] and [`MODULE_DEBUG`].
@@ -54,24 +51,7 @@ pub(crate) async fn make(
         let work = site.scratch(STAGE)?;
         let build = work.path().join("build");
         tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
-        let command = Site::background("unshare")
-            .args(namespaces())
-            .args(["sh", "-euc", ENTER, "sh"])
-            .args([builder.dir.join("root"), build.clone()])
-            .args([
-                "/usr/bin/env",
-                "-i",
-                "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            ])
-            .args([
-                "HOME=/build",
-                "LC_ALL=C",
-                "KBUILD_BUILD_USER=vexfs",
-                "KBUILD_BUILD_HOST=builder",
-            ])
-            .arg("KBUILD_BUILD_TIMESTAMP=@0")
-            .arg(format!("KDIR=/lib/modules/{release}/build"))
-            .arg(format!("KVER={release}"))
+        let command = builder::enter(builder, &build, release)
             .arg(format!("PRODUCED={}", config.produced))
             .args(["sh", "-euc", BUILD, "sh"])
             .args(&config.build);
@@ -93,15 +73,6 @@ pub(crate) async fn make(
         })
     })
     .await
-}
-
-/// unshare(1) options: no network for a tree's build, and root in there also for an ordinary user.
-fn namespaces() -> Vec<&'static str> {
-    let mut options = vec!["--mount", "--net", "--pid", "--fork", "--kill-child"];
-    if !nix::unistd::geteuid().is_root() {
-        options.extend(["--user", "--map-root-user"]);
-    }
-    options
 }
 
 /// A failed build of the tree, by the compiler's first error.

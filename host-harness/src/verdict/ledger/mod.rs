@@ -60,6 +60,8 @@ pub struct Room {
 pub struct Leak {
     /// What, in words and figures.
     pub sentence: String,
+    /// For a new taint, which.
+    pub taint: Taint,
 }
 
 /// What `after` holds that `before` did not: for two moments between which everything was undone, such as
@@ -116,16 +118,20 @@ pub fn difference(before: &Ledger, after: &Ledger) -> Vec<Leak> {
     if let (Some(was), Some(is)) = (before.room, after.room) {
         sentences.extend(was.lost(is));
     }
-    for flag in new_taints(before.taint, after.taint, Taint::OF_OUR_MODULE) {
-        sentences.push(format!(
-            "the kernel is tainted: {} ({})",
-            flag.meaning, flag.letter
-        ));
-    }
-    sentences
+    let mut leaks: Vec<Leak> = sentences
         .into_iter()
-        .map(|sentence| Leak { sentence })
-        .collect()
+        .map(|sentence| Leak {
+            sentence,
+            taint: Taint::default(),
+        })
+        .collect();
+    for flag in new_taints(before.taint, after.taint, Taint::OF_OUR_MODULE) {
+        leaks.push(Leak {
+            sentence: format!("the kernel is tainted: {} ({})", flag.meaning, flag.letter),
+            taint: Taint(1 << flag.bit),
+        });
+    }
+    leaks
 }
 
 impl Room {

@@ -1,0 +1,84 @@
+//! The modules and programs of the fault gallery, built like the module under test: by the image's own
+//! compiler and headers. They are in no image; tests put them into a guest that is to misbehave.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::apt::Archive;
+use crate::key::Inputs;
+use crate::run::Site;
+use crate::stages::builder;
+use crate::store::Stage;
+use crate::{BuildError, BuildEvent, FaultsRequest, Manifest, Progress, data, host, tree};
+
+/// Name of the stage.
+const STAGE: &str = "faults";
+/// The sources, below the workspace.
+const SOURCE: &str = "faults/src";
+/// Runs in the builder root; leaves what is to be kept in /build/made.
+const BUILD: &str = "cd /build/src; make -j$(nproc) KDIR=\"$KDIR\"; mkdir /build/made; \
+    strip --strip-debug *.ko; find . -maxdepth 1 -type f \\( -name '*.ko' -o -executable \\) \
+    -exec cp {} /build/made \\;";
+
+/// Builds the faults for the kernel of `image`, or finds them in the cache, and returns the folder with
+/// the modules (`spin.ko`) and static programs (`eat_memory`).
+///
+/// # Errors
+/// As [`crate::build`].
+pub async fn faults(
+    request: &FaultsRequest,
+    image: &Manifest,
+    progress: &dyn Progress,
+) -> Result<PathBuf, BuildError> {
+    let recipe = data::recipe(&request.workspace)?;
+    host::require_tools()?;
+    let absolute = |path: &Path| std::path::absolute(path).map_err(BuildError::io("find", path));
+    let site = Site {
+        cache: absolute(&request.cache_dir)?,
+        logs: absolute(&request.out_dir)?.join("logs"),
+        name: STAGE.into(),
+        progress,
+    };
+    for dir in [&site.cache, &site.logs] {
+        fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
+    }
+    let source = absolute(&request.workspace)?.join(SOURCE);
+    let archive = Archive::open(&site, request.mirror.as_deref()).await?;
+    let release = &image.kernel.release;
+    let asked = builder::packages(&recipe, &image.source.config, release);
+    let set = archive.resolve(&site, &asked).await?;
+    let root = Stage {
+        name: builder::STAGE,
+        inputs: builder::inputs(&set, release),
+    };
+    let digest = tree::digest(&source).map_err(BuildError::io("read", &source))?;
+    let stage = Stage {
+        name: STAGE,
+        inputs: Inputs::default()
+            .with("sources", digest)
+            .with("builder", root.inputs.key())
+            .with("kernel", &**release)
+            .with("how", format!("{} {BUILD}", builder::ENTER)),
+    };
+    progress.event(&BuildEvent::Planned {
+        stages: vec![root.name.into(), STAGE.into()],
+    });
+    let builder = builder::make(&site, &root, &archive, &asked, &set, release).await?;
+    let entry = site
+        .stage(&stage, async |result| {
+            let work = site.scratch(STAGE)?;
+            let build = work.path().join("build");
+            tree::copy(&source, &build.join("src")).map_err(BuildError::io("copy", &source))?;
+            let command = builder::enter(&builder, &build, release).args(["sh", "-euc", BUILD]);
+            site.step(STAGE, command).await?;
+            let made = build.join("made");
+            for file in fs::read_dir(&made).map_err(BuildError::io("list", &made))? {
+                let file = file.map_err(BuildError::io("list", &made))?;
+                fs::copy(file.path(), result.join(file.file_name()))
+                    .map_err(BuildError::io("copy", file.path()))?;
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(entry.dir)
+}
