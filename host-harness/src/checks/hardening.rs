@@ -190,7 +190,7 @@ pub async fn mounts(lab: &mut Lab) -> Result<(), Failure> {
         let options = lines
             .filter(|(name, _)| name == target)
             .map(|(_, options)| options.trim())
-            .last();
+            .next_back();
         let has: Vec<_> = options.unwrap_or_default().split(',').collect();
         wrong.extend(
             wanted

@@ -52,6 +52,15 @@ pub struct What {
     /// Virtual size of the disk, like 8G [default: what the variant says]
     #[arg(long, value_name = "SIZE")]
     pub disk_size: Option<String>,
+    /// First line: root's password, or better the hash `openssl passwd -6` makes of it [default: root is locked]
+    #[arg(long, value_name = "FILE")]
+    pub root_password_file: Option<PathBuf>,
+    /// Public SSH keys that let root in [default: nobody's]
+    #[arg(long, value_name = "FILE")]
+    pub authorized_keys: Option<PathBuf>,
+    /// Debian mirror the image itself is set to use, beside its -security [default: Debian's own]
+    #[arg(long, value_name = "URL")]
+    pub image_mirror: Option<String>,
     /// Leave out the test stage inside the guest
     #[arg(long)]
     pub no_testing: bool,
@@ -195,6 +204,18 @@ fn request(
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         mirror: what.mirror.clone(),
+        image_security_mirror: what
+            .image_mirror
+            .as_ref()
+            .map_or(defaults.image_security_mirror.clone(), |mirror| {
+                format!("{}-security", mirror.trim_end_matches('/'))
+            }),
+        image_mirror: what
+            .image_mirror
+            .clone()
+            .unwrap_or_else(|| defaults.image_mirror.clone()),
+        root_password_file: what.root_password_file.clone(),
+        authorized_keys: what.authorized_keys.clone(),
         accelerator: host.accel.chosen.to_string(),
         memory_mib: what.memory,
         disk_size: what.disk_size.clone(),
