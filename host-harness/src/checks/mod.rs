@@ -11,6 +11,7 @@ mod firstboot;
 mod hardening;
 mod inventory;
 mod invitation;
+mod limits;
 mod load;
 mod module;
 mod secrets;
@@ -178,6 +179,18 @@ pub const REGISTRY: &[Check] = checks! {
         Quick Settled 180 load::fio_verify;
     "stress" "a short stress-ng run leaves a healthy file system"
         Quick Settled 180 load::stress;
+    "enospc" "a full disk says so, and all room is free again when everything is deleted"
+        Full Settled 120 limits::enospc;
+    "many_names" "ten thousand names in a directory are all found again"
+        Full Settled 180 limits::many_names;
+    "sparse_file" "a sparse file over 4 GiB keeps its data and its holes"
+        Full Settled 60 limits::sparse_file;
+    "deep_paths" "a path longer than PATH_MAX survives a remount"
+        Full Settled 60 limits::deep_paths;
+    "rename_storm" "sixteen processes rename in one tree, and no name is lost or doubled"
+        Full Settled 300 limits::rename_storm;
+    "module_reload" "the module is loaded, used and unloaded again and again on a busy system"
+        Full Settled 290 limits::module_reload;
     "mount_cycles" "mounts and unmounts again and again, and what was written stays"
         Full Settled 300 filesystem::mount_cycles;
     "no_secrets" "no password, key or token is in the image"

@@ -12,7 +12,6 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{Failure, Lab};
 use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
 use crate::machine::{Machine, MachineError};
-use crate::verdict::ledger::Room;
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
@@ -22,12 +21,6 @@ const EXPLANATION: Duration = Duration::from_secs(3);
 
 /// How long an orderly power-off may take under emulation.
 const POWER_OFF: Duration = Duration::from_secs(60);
-
-/// Serial of the scratch disk, as `/dev/disk/by-id` shows it.
-pub const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
-
-/// Where the tools disk is mounted.
-pub(super) const TOOLS: &str = "/run/vexfs-tools";
 
 /// A running guest whose agent answers. Clones are the same guest.
 #[derive(Clone)]
@@ -43,12 +36,6 @@ struct Inner {
     mark: OnceCell<u64>,
     kernel_log: Mutex<Vec<KmsgRecord>>,
     notes: Mutex<Vec<String>>,
-}
-
-/// A mounted file system under test.
-#[derive(Debug, Clone)]
-pub struct Mount {
-    path: String,
 }
 
 impl Guest {
@@ -403,97 +390,6 @@ impl Guest {
         ))
     }
 
-    /// A fresh file system under test on the scratch disk; returns its device.
-    ///
-    /// # Errors
-    /// When mkfs fails.
-    pub async fn fresh_disk(&self, lab: &Lab) -> Result<String, Failure> {
-        let mkfs = lab.source().mkfs.join(" ");
-        self.sh(&format!("{mkfs} {SCRATCH}")).await?;
-        Ok(SCRATCH.to_owned())
-    }
-
-    /// A fresh file system under test, mounted.
-    ///
-    /// # Errors
-    /// When mkfs or mount fails.
-    pub async fn fresh_mount(&self, lab: &Lab) -> Result<Mount, Failure> {
-        self.fresh_disk(lab).await?;
-        self.mount_again(lab).await
-    }
-
-    /// The scratch disk's file system mounted once more.
-    ///
-    /// # Errors
-    /// When mount(8) fails.
-    pub async fn mount_again(&self, lab: &Lab) -> Result<Mount, Failure> {
-        let source = lab.source();
-        let path = format!("/mnt/{}", source.fstype);
-        let mount = source.mount_command(SCRATCH, &path);
-        self.sh(&format!("mkdir -p {path}; {mount}")).await?;
-        Ok(Mount { path })
-    }
-
-    /// Free room on a mount.
-    ///
-    /// # Errors
-    /// When the guest does not tell.
-    pub async fn room(&self, mount: &Mount) -> Result<Room, Failure> {
-        let said = self
-            .sh(&format!(
-                "stat --file-system --format='%S %f %d' {}",
-                mount.path
-            ))
-            .await?;
-        Room::parse(&said).map_err(|e| Failure::check("ledger", e.to_string(), said))
-    }
-
-    /// What a mount has less room for than before, as sentences. What a file system frees in the
-    /// background is waited for, a second at most.
-    ///
-    /// # Errors
-    /// When the guest does not tell.
-    pub async fn room_kept(&self, mount: &Mount, before: Room) -> Result<Vec<String>, Failure> {
-        let mut kept = before.lost(self.room(mount).await?);
-        for _ in 0..4 {
-            if kept.is_empty() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-            kept = before.lost(self.room(mount).await?);
-        }
-        Ok(kept)
-    }
-
-    /// The folder with the programs of the tools disk.
-    ///
-    /// # Errors
-    /// When it cannot be mounted.
-    pub async fn tools(&self, _lab: &Lab) -> Result<String, Failure> {
-        self.sh(&format!(
-            "mkdir -p {TOOLS}
-             mountpoint -q {TOOLS} || mount -o ro /dev/disk/by-id/virtio-vexfs-tools {TOOLS}"
-        ))
-        .await?;
-        Ok(format!("{TOOLS}/bin"))
-    }
-
-    /// The path of one program of the tools disk.
-    ///
-    /// # Errors
-    /// [`Failure::UndeclaredSkip`] when it is not there: the check cannot be asked then, and
-    /// nobody said so beforehand.
-    pub async fn tool(&self, lab: &Lab, name: &str) -> Result<String, Failure> {
-        let path = format!("{}/{name}", self.tools(lab).await?);
-        let there = self.exec(["test", "-x", &path]).await?;
-        match there.success() {
-            true => Ok(path),
-            false => Err(Failure::UndeclaredSkip(format!(
-                "{name} is not on the tools disk; it is listed in image-builder's tools disk stage"
-            ))),
-        }
-    }
-
     /// Knocks with a wrong secret. `None` when that was refused, otherwise what happened instead.
     ///
     /// # Errors
@@ -533,19 +429,4 @@ fn first_line(script: &str) -> String {
 
 fn words<A: Into<String>>(argv: impl IntoIterator<Item = A>) -> Vec<String> {
     argv.into_iter().map(Into::into).collect()
-}
-
-impl Mount {
-    /// The mount point.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// Unmounts, which must work at once: nothing of the check may hold it.
-    ///
-    /// # Errors
-    /// When umount(8) fails.
-    pub async fn unmount(self, guest: &Guest) -> Result<(), Failure> {
-        guest.sh(&format!("umount {}", self.path)).await.map(drop)
-    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use image_builder::SourceConfig;
 
-use super::guest::TOOLS;
+use super::disks::TOOLS;
 use super::{Failure, Guest};
 use crate::verdict::ledger::{self, Leak, Ledger, Malformed};
 use crate::verdict::taint::Taint;

@@ -5,112 +5,37 @@
 //! stay below. Everything a guest was asked, and everything its kernel said, is kept for the
 //! report. The lab does not judge.
 
+mod disks;
 mod evidence;
 mod failure;
 mod guest;
 mod last_words;
 mod ledger;
 mod seed_disk;
+mod setup;
 mod uninvited;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use image_builder::{Image, Manifest, SourceConfig};
+use image_builder::{Manifest, SourceConfig};
 
 use crate::checks::counts::Scale;
 use crate::checks::{Check, Start};
-use crate::dossier::Policy;
 use crate::event::Part;
-use crate::host::Host;
-use crate::layout::Layout;
 use crate::machine::{ExtraDisk, Firmware, Machine, MachineSpec};
-use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admission};
+use crate::snapshot::admission;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
 
+pub use disks::{Mount, SCRATCH};
 pub use evidence::{Evidence, Remains};
 pub use failure::Failure;
-pub use guest::{Guest, Mount, SCRATCH};
+pub use guest::Guest;
 pub use last_words::LastWords;
+pub use setup::{BOOT_DEADLINE, Break, Setup};
 pub use uninvited::Uninvited;
-
-/// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
-const SCRATCH_MIB: u64 = 512;
-
-/// From power-on to the agent's answer, at most: under emulation, on a busy host.
-pub const BOOT_DEADLINE: Duration = Duration::from_secs(150);
-
-/// Something a test breaks on purpose: a script run in the guest when a story reaches a point.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Break {
-    /// The point's name; `start` is reached before the story begins.
-    pub point: &'static str,
-    /// What to run, as root.
-    pub script: &'static str,
-    /// What is put into the guest for it: a file of the host, and its path there.
-    pub files: Vec<(PathBuf, &'static str)>,
-}
-
-/// What is the same for all checks of one image in one run.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// Where things are.
-    pub layout: Layout,
-    /// How machines run here.
-    pub host: Host,
-    /// The image under test.
-    pub image: Image,
-    /// The disk with fio, stress-ng and the like.
-    pub tools: PathBuf,
-    /// From power-on to the agent's answer, at most; [`BOOT_DEADLINE`] unless the user says.
-    pub boot_deadline: Duration,
-    /// What to break, in tests that want to see a check fail.
-    pub breaks: Vec<Break>,
-    /// Which checks leave a dossier.
-    pub dossiers: Policy,
-    /// The seed of all randomness in stories; drawn for each check when `None`.
-    pub seed: Option<u64>,
-}
-
-impl Setup {
-    /// The machine every check of this image gets, but for what its row or story changes.
-    fn spec(&self, name: &str, logs: PathBuf) -> MachineSpec {
-        MachineSpec {
-            accelerator: self.host.accel.chosen,
-            vsock: Some(self.host.vsock.chosen),
-            disks: vec![
-                ExtraDisk::tools(self.tools.clone()),
-                ExtraDisk::scratch(SCRATCH_MIB),
-            ],
-            // A machine that fails its check is frozen for the dossier.
-            freezable: true,
-            ..MachineSpec::new(name, self.image.disk.clone(), logs)
-        }
-    }
-
-    /// The image booted, settled and frozen; made by whoever asks first.
-    ///
-    /// # Errors
-    /// When the image does not come up.
-    pub async fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
-        let variant = &self.image.manifest.variant;
-        let logs = self
-            .layout
-            .machine_logs()
-            .join(format!("{variant}-snapshot"));
-        let agent = self.image.manifest.programs.get("vexfs-agent");
-        let recipe = Recipe {
-            spec: self.spec("snapshot", logs),
-            image_digest: self.image.manifest.disk.sha256.clone(),
-            agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
-        };
-        Store::open(self.layout.snapshots(), DEFAULT_CAP)?
-            .snapshot(&recipe, |_| {})
-            .await
-    }
-}
 
 /// How a machine is to be booted.
 #[derive(Debug, Clone, Default)]

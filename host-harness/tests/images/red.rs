@@ -69,6 +69,21 @@ pub const CASES: &[Red] = &[
           script: "mkdir -p /run/vexfs-tools; mount -t tmpfs none /run/vexfs-tools" },
     Red { name: "read_only_after_stress", check: "stress", point: "stressed", title: "`echo alive",
           script: "mount -o remount,ro /mnt/vexfs" },
+    Red { name: "room_kept", check: "enospc", point: "deleted", title: "were not freed",
+          script: "head -c 100K /dev/zero > /mnt/vexfs/.kept" },
+    Red { name: "name_lost", check: "many_names", point: "unmounted", title: "9999 of 10000 names are listed",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; rm /mnt/vexfs/many/some-rather-long-name-77; umount /mnt/vexfs" },
+    Red { name: "wrapped_offset", check: "sparse_file", point: "unmounted", title: "sparse file over 4 GiB is not what was written",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs
+                   echo block-1048576 | dd of=/mnt/vexfs/sparse bs=4k seek=0 conv=notrunc status=none
+                   umount /mnt/vexfs" },
+    Red { name: "changed_bottom", check: "deep_paths", point: "unmounted", title: "what lies at the end of a deep path has changed",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; cd /mnt/vexfs
+                   for step in $(seq 60); do cd -P $(printf '%0200d' $step); done; echo top > mark; cd /; umount /mnt/vexfs" },
+    Red { name: "name_doubled", check: "rename_storm", point: "renamed", title: "lost or doubled names",
+          script: "cp /mnt/vexfs/a/file-3 /mnt/vexfs/b/moved-3" },
+    Red { name: "reload_forgets", check: "module_reload", point: "reloaded", title: "the disk remembers round 0",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo 0 > /mnt/vexfs/round; umount /mnt/vexfs" },
     Red { name: "line_too_many", check: "mount_cycles", point: "halfway", title: "lines",
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo more >> /mnt/vexfs/rounds; umount /mnt/vexfs" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",

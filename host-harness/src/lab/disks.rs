@@ -1,0 +1,127 @@
+//! The disks of a guest as a story uses them: the file system under test on the scratch disk, and
+//! the programs on the tools disk.
+
+use std::time::Duration;
+
+use super::{Failure, Guest, Lab};
+use crate::verdict::ledger::Room;
+
+/// Serial of the scratch disk, as `/dev/disk/by-id` shows it.
+pub const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
+
+/// Where the tools disk is mounted.
+pub(super) const TOOLS: &str = "/run/vexfs-tools";
+
+/// A mounted file system under test.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    path: String,
+}
+
+impl Guest {
+    /// A fresh file system under test on the scratch disk; returns its device.
+    ///
+    /// # Errors
+    /// When mkfs fails.
+    pub async fn fresh_disk(&self, lab: &Lab) -> Result<String, Failure> {
+        let mkfs = lab.source().mkfs.join(" ");
+        self.sh(&format!("{mkfs} {SCRATCH}")).await?;
+        Ok(SCRATCH.to_owned())
+    }
+
+    /// A fresh file system under test, mounted.
+    ///
+    /// # Errors
+    /// When mkfs or mount fails.
+    pub async fn fresh_mount(&self, lab: &Lab) -> Result<Mount, Failure> {
+        self.fresh_disk(lab).await?;
+        self.mount_again(lab).await
+    }
+
+    /// The scratch disk's file system mounted once more.
+    ///
+    /// # Errors
+    /// When mount(8) fails.
+    pub async fn mount_again(&self, lab: &Lab) -> Result<Mount, Failure> {
+        let source = lab.source();
+        let path = format!("/mnt/{}", source.fstype);
+        let mount = source.mount_command(SCRATCH, &path);
+        self.sh(&format!("mkdir -p {path}; {mount}")).await?;
+        Ok(Mount { path })
+    }
+
+    /// Free room on a mount.
+    ///
+    /// # Errors
+    /// When the guest does not tell.
+    pub async fn room(&self, mount: &Mount) -> Result<Room, Failure> {
+        let said = self
+            .sh(&format!(
+                "stat --file-system --format='%S %f %d' {}",
+                mount.path
+            ))
+            .await?;
+        Room::parse(&said).map_err(|e| Failure::check("ledger", e.to_string(), said))
+    }
+
+    /// What a mount has less room for than before, as sentences. What a file system frees in the
+    /// background is waited for, a second at most.
+    ///
+    /// # Errors
+    /// When the guest does not tell.
+    pub async fn room_kept(&self, mount: &Mount, before: Room) -> Result<Vec<String>, Failure> {
+        let mut kept = before.lost(self.room(mount).await?);
+        for _ in 0..4 {
+            if kept.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            kept = before.lost(self.room(mount).await?);
+        }
+        Ok(kept)
+    }
+
+    /// The folder with the programs of the tools disk.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    pub async fn tools(&self, _lab: &Lab) -> Result<String, Failure> {
+        self.sh(&format!(
+            "mkdir -p {TOOLS}
+             mountpoint -q {TOOLS} || mount -o ro /dev/disk/by-id/virtio-vexfs-tools {TOOLS}"
+        ))
+        .await?;
+        Ok(format!("{TOOLS}/bin"))
+    }
+
+    /// The path of one program of the tools disk.
+    ///
+    /// # Errors
+    /// [`Failure::UndeclaredSkip`] when it is not there: the check cannot be asked then, and
+    /// nobody said so beforehand.
+    pub async fn tool(&self, lab: &Lab, name: &str) -> Result<String, Failure> {
+        let path = format!("{}/{name}", self.tools(lab).await?);
+        let there = self.exec(["test", "-x", &path]).await?;
+        match there.success() {
+            true => Ok(path),
+            false => Err(Failure::UndeclaredSkip(format!(
+                "{name} is not on the tools disk; it is listed in image-builder's tools disk stage"
+            ))),
+        }
+    }
+}
+
+impl Mount {
+    /// The mount point.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Unmounts, which must work at once: nothing of the check may hold it.
+    ///
+    /// # Errors
+    /// When umount(8) fails.
+    pub async fn unmount(self, guest: &Guest) -> Result<(), Failure> {
+        guest.sh(&format!("umount {}", self.path)).await.map(drop)
+    }
+}
