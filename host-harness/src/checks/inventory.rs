@@ -49,7 +49,7 @@ const KINDS: &[Kind] = &[
     (
         "enabled unit",
         |declared| &mut declared.units,
-        "systemctl list-unit-files --state=enabled --plain --no-legend | awk '{print $1}'",
+        "systemctl --root=/ list-unit-files --state=enabled --plain --no-legend | awk '{print $1}'",
     ),
     (
         "listening port",
