@@ -52,6 +52,9 @@ pub struct What {
     /// Virtual size of the disk, like 8G [default: what the variant says]
     #[arg(long, value_name = "SIZE")]
     pub disk_size: Option<String>,
+    /// Sign the checksums with this SSH key
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<PathBuf>,
     /// Leave out the test stage inside the guest
     #[arg(long)]
     pub no_testing: bool,
@@ -148,7 +151,12 @@ pub async fn images(
             });
         };
         match image_builder::build(&request, &progress).await {
-            Ok(image) => images.push(image),
+            Ok(image) => {
+                if let Some(key) = &what.sign {
+                    image_builder::sign(&image.dir, key).await?;
+                }
+                images.push(image);
+            }
             Err(error) => failures.push((variant.clone(), error)),
         }
     }
