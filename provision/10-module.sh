@@ -10,3 +10,8 @@ modinfo --field=vermagic "$MODULE"
 if [ -e "$PAYLOAD/vexfs.config" ]; then
     install -D --mode=644 "$PAYLOAD/vexfs.config" /etc/vexfs/kernel/vexfs.config
 fi
+
+# What the source tree brings besides: mkfs and the like of another file system.
+while read -r mode from to; do
+    install -D --mode="$mode" "$PAYLOAD/$from" "$to"
+done <"$PAYLOAD/install.list"

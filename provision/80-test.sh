@@ -4,6 +4,10 @@ set -euo pipefail
 
 say() { printf 'test: %s\n' "$*"; }
 fail() { say "$*"; exit 1; }
+# MOUNT_OPTIONS and LACKS of the source tree.
+# shellcheck source=/dev/null
+. "$PAYLOAD/source.env"
+lacks() { case " $LACKS " in *" $1 "*) ;; *) return 1 ;; esac; }
 
 modprobe "$MODULE"
 lsmod | grep --quiet "^$MODULE " || fail "$MODULE is not among the loaded modules"
@@ -18,11 +22,12 @@ truncate --size=64M "$disk"
 mkdir "$mnt"
 # shellcheck disable=SC2086 # a command with its options
 $MKFS "$disk"
-mount -t "$FSTYPE" -o loop "$disk" "$mnt"
+mount -t "$FSTYPE" -o "loop${MOUNT_OPTIONS:+,$MOUNT_OPTIONS}" "$disk" "$mnt"
 echo "$VEXFS_VERSION" >"$mnt/file"
 umount "$mnt"
-mount -t "$FSTYPE" -o loop,ro "$disk" "$mnt"
-[ "$(cat "$mnt/file")" = "$VEXFS_VERSION" ] || fail "a file is not the same after a remount"
+mount -t "$FSTYPE" -o "loop,ro${MOUNT_OPTIONS:+,$MOUNT_OPTIONS}" "$disk" "$mnt"
+lacks persistence || [ "$(cat "$mnt/file")" = "$VEXFS_VERSION" ] ||
+    fail "a file is not the same after a remount"
 umount "$mnt"
 rm -rf "$disk" "$mnt"
 

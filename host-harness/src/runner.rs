@@ -288,7 +288,9 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
 /// is up, the machines' last words are collected before anything is given up.
 async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     let machines = lab.machines();
-    let told = match lab.prepare().await {
+    let prepared = lab.prepare().await;
+    let pace = lab.pace();
+    let told = match prepared {
         Ok(()) => {
             let begin = Instant::now();
             let mut story = (check.story)(lab);
@@ -300,7 +302,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                 }
                 Err(_) => {
                     // The story's requests are still under way: what hangs is seen hanging.
-                    let words = LastWords::collect(&machines).await;
+                    let words = LastWords::collect(&machines, pace).await;
                     drop(story);
                     let title = overrun(check.start, check.deadline);
                     return Err(lab.overran(title, words));
@@ -316,7 +318,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     match told {
         // A request had a deadline of its own.
         Err(failure) if failure.is_overrun() => {
-            let words = LastWords::collect(&machines).await;
+            let words = LastWords::collect(&machines, pace).await;
             Err(lab.overran(failure.to_string(), words))
         }
         told => told,

@@ -107,7 +107,9 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     run::fresh_log(&site.log(seal::STAGE))?;
     let since = Instant::now();
     let manifest = made_from.manifest(&site, &plan, &made, &name).await?;
-    let image = seal::seal(&site, &dir, &made.image, &made.module, manifest).await?;
+    let ingredients = made_from.ingredients(&plan)?;
+    let made = (&made.image, &made.module);
+    let image = seal::seal(&site, &dir, made, manifest, &ingredients).await?;
     progress.event(&BuildEvent::StageDone {
         stage: seal::STAGE.into(),
         seconds: since.elapsed().as_secs_f64(),

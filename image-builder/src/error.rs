@@ -175,6 +175,16 @@ pub enum BuildError {
         /// Packer's log.
         log: PathBuf,
     },
+    /// The disk that was made again from the provisioned tree does not have that tree.
+    #[error("the disk made from the provisioned tree differs from it in {differences} things:\n{first}\nwhole log: {}", log.display())]
+    Replay {
+        /// How many.
+        differences: usize,
+        /// The first of them, a line each.
+        first: String,
+        /// What debugfs said.
+        log: PathBuf,
+    },
     /// Any other step that did not end well.
     #[error("{stage}: {source}")]
     Step {

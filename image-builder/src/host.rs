@@ -12,6 +12,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("cargo", "cargo"),
     ("debugfs", "e2fsprogs"),
     ("dpkg-deb", "dpkg"),
+    ("e2fsck", "e2fsprogs"),
     ("grub-mkimage", "grub-common"),
     ("mcopy", "mtools"),
     ("mke2fs", "e2fsprogs"),

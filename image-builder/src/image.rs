@@ -14,7 +14,7 @@ use crate::{BuildError, FileRecord};
 /// The manifest's file name.
 pub(crate) const MANIFEST: &str = "manifest.json";
 /// Remembers which state of the disk file was hashed last; see [`Image::open`].
-const STAMP: &str = ".verified.json";
+pub(crate) const STAMP: &str = ".verified.json";
 
 /// An image whose disk has been checked against its manifest.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
+use crate::evidence::{self, Deb, Ingredients};
 use crate::key::Inputs;
 use crate::manifest::SCHEMA;
 use crate::run::Site;
@@ -99,6 +100,10 @@ impl MadeFrom<'_> {
             .with("image", image.inputs.key())
             .with("compression", seal::COMPRESSION.join(" "))
             .with("beside it", "the module with debug information")
+            .with(
+                "documents",
+                evidence::DOCUMENTS.map(|(name, _)| name).concat(),
+            )
             .with_all(self.versions.of(seal::STAGE))
             .key();
         Ok(Plan {
@@ -167,7 +172,12 @@ impl MadeFrom<'_> {
         };
         let image = self
             .provisioning
-            .make(site, &plan.image, &disk, made)
+            .make(
+                site,
+                &plan.image,
+                (&disk, base::contents(&base)?.epoch),
+                made,
+            )
             .await?;
         Ok(Made {
             programs,
@@ -177,6 +187,31 @@ impl MadeFrom<'_> {
             disk,
             sources,
             image,
+        })
+    }
+
+    /// Everything that went into it, for the documents beside the image.
+    pub(crate) fn ingredients(&self, plan: &Plan) -> Result<Ingredients, BuildError> {
+        let debs = |set: &PackageSet| {
+            let debs = set.debs.iter().map(|deb| {
+                let (name, version) = deb.name_version();
+                Deb {
+                    name,
+                    version,
+                    sha256: deb.sha256.clone(),
+                }
+            });
+            debs.collect()
+        };
+        let stages = plan.stages().into_iter();
+        Ok(Ingredients {
+            debs: [
+                (base::STAGE, debs(&self.packages.base.1)),
+                (builder::STAGE, debs(&self.packages.builder.1)),
+            ]
+            .into(),
+            crates: programs::third_party(&self.request.workspace)?,
+            stages: stages.map(|s| (s.name, s.inputs.clone())).collect(),
         })
     }
 
@@ -232,6 +267,11 @@ impl MadeFrom<'_> {
 impl Plan {
     /// The stages' names, in the order in which they are reported.
     pub(crate) fn names(&self) -> Vec<String> {
+        let names = self.stages().into_iter().map(|stage| stage.name.to_owned());
+        names.chain([seal::STAGE.into()]).collect()
+    }
+
+    fn stages(&self) -> Vec<&Stage> {
         let stages = [
             &self.programs,
             &self.base,
@@ -239,9 +279,8 @@ impl Plan {
             &self.module,
             &self.disk,
         ];
-        let stages = stages.into_iter().chain(&self.sources).chain([&self.image]);
-        let names = stages.map(|stage| stage.name.to_owned());
-        names.chain([seal::STAGE.into()]).collect()
+        let stages = stages.into_iter().chain(&self.sources);
+        stages.chain([&self.image]).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! `vexfs-source.toml`: what is special about the file system under test. Another team's
 //! out-of-tree file system is a matter of this file alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct SourceConfig {
     pub build_packages: Vec<String>,
     /// Debian packages the image needs.
     pub runtime_packages: Vec<String>,
+    /// Files of the tree, after its build, that the image needs besides the module: mkfs, fsck, the
+    /// control tool; where each is in the tree, and its absolute path in the image.
+    pub install: BTreeMap<String, String>,
     /// Capabilities the file system does not have; checks that need one are skipped with it as
     /// the reason.
     pub lacks: Vec<String>,
@@ -57,6 +61,7 @@ impl Default for SourceConfig {
             control: "vexctl".into(),
             build_packages: Vec::new(),
             runtime_packages: Vec::new(),
+            install: BTreeMap::new(),
             lacks: Vec::new(),
         }
     }
@@ -117,6 +122,33 @@ impl SourceConfig {
                 return Err(bad(format!(" {key} = {value:?} is not a plain name")));
             }
         }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,=:/+".contains(c);
+        if !config.mount_options.chars().all(plain) {
+            let options = &config.mount_options;
+            return Err(bad(format!(
+                " mount_options = {options:?} is no list of options"
+            )));
+        }
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if let Some(lack) = config.lacks.iter().find(|lack| !lack.chars().all(word)) {
+            return Err(bad(format!(
+                " lacks {lack:?}: a capability is a word like posix-acl"
+            )));
+        }
+        let climbs = |path: &str| path.split('/').any(|part| part == "..");
+        for (from, to) in &config.install {
+            let fine = !from.starts_with(['/', '-'])
+                && to.starts_with('/')
+                && ![from, to]
+                    .iter()
+                    .any(|path| path.ends_with('/') || climbs(path) || !path.chars().all(plain));
+            if !fine {
+                return Err(bad(format!(
+                    " install {from:?} = {to:?}: the first is a file in the tree, the second its \
+                     absolute path in the image"
+                )));
+            }
+        }
         if config.build.is_empty() || config.mkfs.is_empty() {
             return Err(bad(" build and mkfs must name a command".to_owned()));
         }
@@ -147,5 +179,16 @@ mod tests {
         assert!(error("name = \"x\nfstype = 1").contains("t.toml:1:"));
         assert!(error("module = \"x; rm\"").contains("plain name"));
         assert!(error("mkfs = []").contains("must name a command"));
+        assert!(error("mount_options = \"a; b\"").contains("no list of options"));
+        assert!(error("lacks = [\"$(x)\"]").contains("a capability is a word"));
+        for install in [
+            "\"../x\" = \"/x\"",
+            "x = \"x\"",
+            "x = \"/usr/../etc/x\"",
+            "x = \"/a b\"",
+        ] {
+            let said = error(&format!("[install]\n{install}\n"));
+            assert!(said.contains("absolute path in the image"), "{said}");
+        }
     }
 }

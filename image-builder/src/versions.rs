@@ -20,6 +20,7 @@ const TOOLS: &[(&str, &[&str], &str)] = &[
     ("resize2fs", &[], "disk"),
     ("packer", &["version"], "image"),
     ("qemu-system-x86_64", &["--version"], "image"),
+    ("debugfs", &["-V"], "image"),
     ("zstd", &["--version"], "seal"),
 ];
 

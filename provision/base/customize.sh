@@ -55,6 +55,21 @@ mount --bind "$root" "$tree"
 # "Now" is the kernel's own build time, the same for everyone who builds from these packages.
 # .updated tells systemd that nothing below /usr is news (ConditionNeedsUpdate, systemd.unit(5)).
 now=$(stat --format=%Y "$tree"/boot/vmlinuz-*)
+
+# mktirfs packs with the times and inode numbers of its own run: packed again, it is the same for everyone.
+for initrd in "$tree"/boot/initrd.img-*; do
+    gzip --test "$initrd"
+    # shellcheck disable=SC2016 # the inner shell's own variables
+    chroot "$tree" sh -euc 'work=$(mktemp -d); cd "$work"
+        gzip --decompress --stdout "$1" | cpio --extract --quiet --make-directories
+        find . -exec touch --no-dereference --date="@$2" {} +
+        find . ! -name . -print0 | LC_ALL=C sort --zero-terminated |
+            cpio --create --null --quiet --reproducible --owner=0:0 --format=newc | gzip -9 --no-name >"$1"
+        cd /; rm -rf "$work"' sh "${initrd#"$tree"}" "$now"
+done
+# Inode numbers and times again; ldconfig does without.
+rm -f "$tree/var/cache/ldconfig/aux-cache"
+
 : >"$tree/etc/.updated"
 : >"$tree/var/.updated"
 find "$tree" -newermt "@$now" -exec touch --no-dereference --date="@$now" {} +

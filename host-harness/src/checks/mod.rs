@@ -168,15 +168,15 @@ pub const REGISTRY: &[Check] = checks! {
     "mkfs_mount" "a fresh file system mounts and unmounts"
         Quick Settled 60 filesystem::mkfs_mount;
     "write_remount_compare" "what was written is there after a remount"
-        Quick Settled 120 filesystem::write_remount_compare;
+        Quick Settled 120 filesystem::write_remount_compare, needs: &["persistence"];
     "space_returns" "what deleted files took is free again"
-        Quick Settled 60 filesystem::space_returns;
+        Quick Settled 60 filesystem::space_returns, needs: &["free-space"];
     "vexctl_status" "vexctl shows its version and the status of a mount"
         Quick Settled 60 vexctl::status;
     "service" "vexfs.service starts, mounts and stops"
-        Quick Settled 90 service::mounts_and_stops;
+        Quick Settled 90 service::mounts_and_stops, needs: &["persistence"];
     "fio_verify" "fio reads back what it wrote"
-        Quick Settled 180 load::fio_verify;
+        Quick Settled 180 load::fio_verify, needs: &["persistence"];
     "stress" "a short stress-ng run leaves a healthy file system"
         Quick Settled 180 load::stress;
     "enospc" "a full disk says so, and all room is free again when everything is deleted"
@@ -192,7 +192,7 @@ pub const REGISTRY: &[Check] = checks! {
     "module_reload" "the module is loaded, used and unloaded again and again on a busy system"
         Full Settled 290 limits::module_reload;
     "mount_cycles" "mounts and unmounts again and again, and what was written stays"
-        Full Settled 300 filesystem::mount_cycles;
+        Full Settled 300 filesystem::mount_cycles, needs: &["persistence"];
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
     "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"

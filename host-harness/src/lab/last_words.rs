@@ -17,7 +17,7 @@ use crate::agent::{Client, Deadline, ExecSpec};
 use crate::machine::{Death, Machine, Mark};
 use crate::verdict::{Record, telling_frame};
 
-/// How long all of it may take.
+/// How long all of it may take on a host that has its processors to itself; see [`Pace`].
 const BUDGET: Duration = Duration::from_secs(2);
 
 /// How long the agent may take to take up a fresh connection and to show its log: milliseconds when
@@ -30,6 +30,26 @@ const NMI: (Duration, Duration) = (Duration::from_millis(800), Duration::from_mi
 
 /// How long QEMU may take to show registers.
 const REGISTERS: Duration = Duration::from_millis(300);
+
+/// How long a fork takes to be ready on such a host.
+const READY: Duration = Duration::from_millis(800);
+
+/// How much slower than alone this host is just now, as the fork's own start has shown: what would
+/// answer in time there gets as much longer here, within bounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace(f64);
+
+impl Pace {
+    /// The pace of a host on which a fork was ready after `ready`; zero when there was no fork.
+    pub fn of(ready: Duration) -> Pace {
+        Pace((ready.as_secs_f64() / READY.as_secs_f64()).clamp(1.0, 5.0))
+    }
+
+    /// As long as `time` is on a host that has its processors to itself.
+    pub fn stretch(self, time: Duration) -> Duration {
+        time.mul_f64(self.0)
+    }
+}
 
 /// Registers that no kernel computes with.
 const DULL: &[&str] = &["FPR", "XMM", "YMM", "ZMM"];
@@ -70,11 +90,14 @@ pub(super) struct Words {
 
 impl LastWords {
     /// Collects from all machines side by side; takes about two seconds at the most.
-    pub async fn collect(machines: &Machines) -> LastWords {
+    pub async fn collect(machines: &Machines, pace: Pace) -> LastWords {
         let machines = machines.all();
         let begin = Instant::now();
         LastWords {
-            words: futures_util::future::join_all(machines.iter().map(words)).await,
+            words: futures_util::future::join_all(
+                machines.iter().map(|machine| words(machine, pace)),
+            )
+            .await,
             took: begin.elapsed(),
         }
     }
@@ -134,8 +157,8 @@ impl LastWords {
     }
 }
 
-async fn words(machine: &Arc<Machine>) -> Words {
-    let end = Deadline::within(BUDGET - REGISTERS);
+async fn words(machine: &Arc<Machine>, pace: Pace) -> Words {
+    let end = Deadline::within(pace.stretch(BUDGET - REGISTERS));
     let mut words = Words {
         machine: machine.id().to_owned(),
         from: machine.console().mark(),
@@ -146,7 +169,7 @@ async fn words(machine: &Arc<Machine>) -> Words {
         culprit: None,
     };
     if words.died_before.is_none() {
-        match tokio::time::timeout(AGENT, hello(machine)).await {
+        match tokio::time::timeout(pace.stretch(AGENT), hello(machine, pace.stretch(AGENT))).await {
             Ok(Some((client, log, next))) => {
                 words.kernel_log = log;
                 words.ask(&client, next, end).await;
@@ -154,14 +177,14 @@ async fn words(machine: &Arc<Machine>) -> Words {
             _ => words.deaf = machine.secret().is_some(),
         }
         let registers = machine.registers();
-        if let Ok(Ok(text)) = tokio::time::timeout(REGISTERS, registers).await {
+        if let Ok(Ok(text)) = tokio::time::timeout(pace.stretch(REGISTERS), registers).await {
             let lines = text.lines();
             let telling = lines.filter(|line| !DULL.iter().any(|dull| line.starts_with(dull)));
             let text = telling.collect::<Vec<_>>().join("\n");
             words.sections.push(("Registers of all CPUs", text));
         }
         if words.deaf {
-            words.strike(machine).await;
+            words.strike(machine, pace).await;
         }
     }
     let tail = machine.console().tail(TAIL);
@@ -170,9 +193,9 @@ async fn words(machine: &Arc<Machine>) -> Words {
 }
 
 /// A fresh connection, the kernel log so far, and where it ends.
-async fn hello(machine: &Machine) -> Option<(Client, Vec<KmsgRecord>, u64)> {
-    let client = machine.agent(AGENT).await.ok()?;
-    let log = client.kmsg_since(0, AGENT).await.ok()?.records;
+async fn hello(machine: &Machine, within: Duration) -> Option<(Client, Vec<KmsgRecord>, u64)> {
+    let client = machine.agent(within).await.ok()?;
+    let log = client.kmsg_since(0, within).await.ok()?.records;
     let next = log.last().map_or(0, |record| record.sequence + 1);
     Some((client, log, next))
 }
@@ -202,10 +225,10 @@ impl Words {
     }
 
     /// Has a guest that does not answer panic, and reads what it says.
-    async fn strike(&mut self, machine: &Machine) {
+    async fn strike(&mut self, machine: &Machine, pace: Pace) {
         let console = machine.console();
         let before = console.mark();
-        let (limit, quiet) = NMI;
+        let (limit, quiet) = (pace.stretch(NMI.0), pace.stretch(NMI.1));
         let struck = async {
             if machine.inject_nmi().await.is_err() {
                 return;

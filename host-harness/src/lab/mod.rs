@@ -33,7 +33,7 @@ pub use disks::{Mount, SCRATCH};
 pub use evidence::{Evidence, Remains};
 pub use failure::Failure;
 pub use guest::Guest;
-pub use last_words::LastWords;
+pub use last_words::{LastWords, Pace};
 pub use setup::{BOOT_DEADLINE, Break, Setup};
 pub use uninvited::Uninvited;
 
@@ -223,6 +223,11 @@ impl Lab {
         let seconds = format!("{:.3}", begin.elapsed().as_secs_f64());
         self.facts.push(("ready-seconds".into(), seconds));
         Ok(())
+    }
+
+    /// How this host keeps up, by what the fork took.
+    pub fn pace(&self) -> Pace {
+        Pace::of(self.spent.machine)
     }
 
     /// The settled guest.

@@ -1,6 +1,7 @@
 //! Reporters: each turns the run's events into something for a reader. None knows the others.
 
 pub mod junit;
+pub mod merge;
 pub mod terminal;
 
 pub use junit::JunitReporter;

@@ -4,6 +4,8 @@
 mod bad_input;
 mod leftovers;
 mod template;
+mod tinyfs;
+mod twice;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +24,12 @@ fn main() {
     }
     for (name, test) in template::TESTS {
         trials.push(Trial::test(format!("template::{name}"), *test));
+    }
+    for (name, test) in tinyfs::TESTS {
+        trials.push(Trial::test(format!("tinyfs::{name}"), *test));
+    }
+    for (name, test) in twice::TESTS {
+        trials.push(Trial::test(format!("twice::{name}"), *test));
     }
     for (name, test) in verdict::TESTS {
         trials.push(Trial::test(format!("verdict::{name}"), *test));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use host_harness::checks::{self, Check, Start, Telling, Tier};
 use host_harness::dossier::{Facts, Left, Policy, files};
 use host_harness::event::CaseResult;
+use host_harness::lab::Pace;
 use host_harness::lab::{Break, Failure, Lab};
 use libtest_mimic::Failed;
 
@@ -194,10 +195,20 @@ fn overdue(check: &'static Check) -> Result<(CaseResult, Facts, String), Failed>
         .and_then(|(_, seconds)| seconds.parse().ok())
         .ok_or("no last words")?;
     println!("collected in {took} s");
-    match Duration::from_secs_f64(took) > COLLECTING {
+    match Duration::from_secs_f64(took) > pace(&result).stretch(COLLECTING) {
         true => Err(format!("collecting took {took} s").into()),
         false => Ok((result, facts, words)),
     }
+}
+
+/// How the host kept up while a check ran, by what its fork took.
+pub fn pace(result: &CaseResult) -> Pace {
+    let ready = result
+        .properties
+        .iter()
+        .find(|(name, _)| name == "seconds-machine")
+        .and_then(|(_, seconds)| seconds.parse().ok());
+    Pace::of(Duration::from_secs_f64(ready.unwrap_or(0.0)))
 }
 
 /// The dossier of a result, which must be complete.

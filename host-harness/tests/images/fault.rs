@@ -131,7 +131,7 @@ impl Fault {
                 self.kind, self.title
             ));
         }
-        let (seconds, limit) = (judged_after(seen), self.limit());
+        let (seconds, limit) = (judged_after(seen), self.limit(seen));
         if seconds > limit {
             out.push(format!(
                 "the verdict took {seconds:.1} s, more than {limit:.0} s"
@@ -148,8 +148,9 @@ impl Fault {
         out
     }
 
-    fn limit(&self) -> f64 {
-        (Duration::from_secs(self.deadline) + GRACE).as_secs_f64()
+    fn limit(&self, seen: &CaseResult) -> f64 {
+        let grace = super::dossier::pace(seen).stretch(GRACE);
+        (Duration::from_secs(self.deadline) + grace).as_secs_f64()
     }
 
     fn row(&self, seen: &CaseResult, after: &CaseResult, complaints: &[String]) -> Value {

@@ -56,6 +56,10 @@ fn main() {
         "red::every_check_has_a_case",
         red::every_check_has_a_case,
     ));
+    trials.push(Trial::test(
+        "red::one_panic_leaves_the_others_alone",
+        red::one_panic_leaves_the_others_alone,
+    ));
     for fault in fault::FAULTS {
         trials.push(Trial::test(format!("fault::{}", fault.name), move || {
             fault::shows(fault)

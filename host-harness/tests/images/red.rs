@@ -1,8 +1,12 @@
 //! Every check seen red: what is broken, at which point of which check, and what must be said.
 
+use std::sync::{Arc, Mutex};
+
 use host_harness::checks;
 use host_harness::dossier::Policy;
+use host_harness::event::{CaseResult, Event, Reporter};
 use host_harness::lab::Break;
+use host_harness::runner::{self, Manner, SharedReporters};
 use host_harness::verdict::Outcome;
 use libtest_mimic::Failed;
 
@@ -193,5 +197,62 @@ pub fn every_check_has_a_case() -> Result<(), Failed> {
         Ok(())
     } else {
         Err(format!("never seen red: {unseen:?}").into())
+    }
+}
+
+/// Keeps what a run reports.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<CaseResult>>>);
+
+impl Reporter for Collector {
+    fn on(&mut self, event: &Event) -> std::io::Result<()> {
+        if let Event::CaseFinished(result) = event {
+            let mut results = self.0.lock().map_err(|_| std::io::ErrorKind::Other)?;
+            results.push((**result).clone());
+        }
+        Ok(())
+    }
+}
+
+/// In one run, side by side, one check's kernel panics: it fails with the panic, and all the others
+/// pass.
+pub fn one_panic_leaves_the_others_alone() -> Result<(), Failed> {
+    let names = [
+        "stress",
+        "mkfs_mount",
+        "module_load",
+        "vexctl_status",
+        "space_returns",
+    ];
+    let checks: Vec<_> = names.iter().filter_map(|name| checks::find(name)).collect();
+    let panic = Break {
+        point: "stressed",
+        script: "echo c > /proc/sysrq-trigger",
+        files: Vec::new(),
+    };
+    let collector = Collector::default();
+    let reporters = SharedReporters::new(vec![Box::new(collector.clone())]);
+    super::block_on(async {
+        let setup = super::setup(super::DEFAULT, vec![panic], Policy::none()).await?;
+        let manner = Manner {
+            jobs: runner::jobs(),
+            retries: 0,
+        };
+        runner::run(&Arc::new(setup), &checks, manner, &reporters).await;
+        Ok(())
+    })?;
+    let results = collector.0.lock().map_err(|e| e.to_string())?;
+    for result in results.iter() {
+        println!("{}: {:?}", result.case, result.outcome);
+    }
+    let (panicked, others): (Vec<_>, Vec<_>) = results
+        .iter()
+        .partition(|result| result.case.check == "stress");
+    let right = matches!(&panicked[..], [one] if one.outcome.failure().0 == "panic")
+        && others.len() == names.len() - 1
+        && others.iter().all(|result| result.outcome == Outcome::Pass);
+    match right {
+        true => Ok(()),
+        false => Err("expected one panic and nothing but passes beside it".into()),
     }
 }

@@ -69,6 +69,7 @@ pub(crate) fn inputs(base: &Stage, bytes: u64, tools: &[(String, String)]) -> In
         .with("base", base.inputs.key())
         .with("disk size", bytes.to_string())
         .with("file", DISK)
+        .with("time of resizing", "the base's")
         .with("layout", layout(bytes).join(" "))
         .with("grub modules", grub::MODULES.join(" "))
         .with("grub modules, UEFI", grub::MODULES_EFI.join(" "))
@@ -113,7 +114,7 @@ pub(crate) async fn make(
             .and_then(|efi| sparse::copy(&efi, &file, PARTITIONS[1].start_mib * MIB))
             .map_err(BuildError::io("write", &disk))?;
         let root = work.path().join("root.ext4");
-        root_file_system(site, &base.dir.join(base::ROOT), &root, root_bytes(bytes)).await?;
+        root_file_system(site, base, &root, root_bytes(bytes)).await?;
         let start = PARTITIONS[2].start_mib * MIB;
         File::open(&root)
             .and_then(|root| sparse::copy(&root, &file, start))
@@ -250,10 +251,12 @@ async fn efi_partition(
 /// A copy of the base's root file system, fitted to the partition.
 async fn root_file_system(
     site: &Site<'_>,
-    base: &Path,
+    base: &Entry,
     root: &Path,
     bytes: u64,
 ) -> Result<(), BuildError> {
+    let epoch = base::contents(base)?.epoch;
+    let base = &base.dir.join(base::ROOT);
     let from = File::open(base).map_err(BuildError::io("open", base))?;
     let to = File::create(root).map_err(BuildError::io("make", root))?;
     let base_bytes = from.metadata().map_err(BuildError::io("read", base))?.len();
@@ -262,7 +265,9 @@ async fn root_file_system(
         .map_err(BuildError::io("write", root))?;
     let command = Site::program("resize2fs")
         .arg(root)
-        .arg(format!("{}K", bytes / 1024));
+        .arg(format!("{}K", bytes / 1024))
+        // It writes down when; see the base.
+        .env("E2FSPROGS_FAKE_TIME", epoch.to_string());
     site.step(STAGE, command).await?;
     to.set_len(bytes).map_err(BuildError::io("cut", root))
 }

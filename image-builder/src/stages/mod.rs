@@ -8,6 +8,8 @@ pub(crate) mod module;
 pub(crate) mod packer;
 pub(crate) mod payload;
 pub(crate) mod programs;
+pub(crate) mod replay;
 pub(crate) mod seal;
 pub(crate) mod tools_disk;
+pub(crate) mod tree_files;
 pub(crate) mod vexctl_source;

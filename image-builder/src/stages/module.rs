@@ -7,7 +7,7 @@ use keeper::Failure;
 
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::builder;
+use crate::stages::{builder, tree_files};
 use crate::store::{Entry, Stage};
 use crate::{BuildError, ModuleRecord, SourceConfig, kernel_config, key, tree};
 
@@ -20,6 +20,9 @@ pub(crate) const MODULE_DEBUG: &str = "module.debug.ko";
 /// Runs in the builder root: the build, then the module without debug information beside it.
 const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
     [ -f \"$PRODUCED\" ] || { echo \"error: $* left no $PRODUCED in the tree\"; exit 1; }; \
+    rm -rf /build/install; mkdir /build/install; n=0; for file in $INSTALL; do \
+    [ -f \"$file\" ] || { echo \"error: $* left no $file in the tree\"; exit 1; }; \
+    cp \"$file\" \"/build/install/$n\"; n=$((n + 1)); done; \
     cp \"$PRODUCED\" /build/debug.ko; strip --strip-debug -o /build/module.ko \"$PRODUCED\"";
 
 /// What it is made from.
@@ -35,6 +38,7 @@ pub(crate) fn inputs(
         .with("kernel", release)
         .with("command", config.build.join(" "))
         .with("produced file", &*config.produced)
+        .with("installed files", tree_files::words(config))
         .with("how", format!("{} {BUILD}", builder::ENTER))
 }
 
@@ -53,6 +57,7 @@ pub(crate) async fn make(
         tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
         let command = builder::enter(builder, &build, release)
             .arg(format!("PRODUCED={}", config.produced))
+            .arg(format!("INSTALL={}", tree_files::words(config)))
             .args(["sh", "-euc", BUILD, "sh"])
             .args(&config.build);
         let log = site.log(STAGE);
@@ -63,6 +68,7 @@ pub(crate) async fn make(
             let from = build.join(from);
             fs::copy(&from, result.join(to)).map_err(BuildError::io("copy", from))?;
         }
+        tree_files::take(&build.join("install"), config, &result)?;
         let module = result.join(MODULE);
         let bytes = fs::read(&module).map_err(BuildError::io("read", module))?;
         check_release(&bytes, release).map_err(|first_error| BuildError::SourceBuild {

@@ -9,8 +9,8 @@ use keeper::Failure;
 use crate::access::Access;
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::disk;
 use crate::stages::payload::{self, PROVISION, Payload};
+use crate::stages::{disk, replay};
 use crate::store::{Entry, Stage};
 use crate::{BuildError, BuildRequest, SourceConfig, data, key, run};
 
@@ -18,6 +18,8 @@ use crate::{BuildError, BuildRequest, SourceConfig, data, key, run};
 pub(crate) const STAGE: &str = "image";
 /// The disk as Packer leaves it, in its output directory.
 const PROVISIONED: &str = "disk.raw";
+/// The disk with the provisioned tree, made again.
+const FINISHED: &str = "finished.img";
 /// The provisioned disk's file in the entry.
 pub(crate) const DISK: &str = "disk.qcow2";
 /// The template, below the workspace.
@@ -68,6 +70,7 @@ impl<'a> Provisioning<'a> {
             .inputs()?
             .with_all(tools.to_vec())
             .with(TEMPLATE, digest)
+            .with("how", "the provisioned tree replayed onto the base")
             .with("disk", disk.inputs.key())
             .with_all(made)
             .with_all(variables.map(|(name, value)| (format!("variable {name}"), value.clone()))))
@@ -78,7 +81,7 @@ impl<'a> Provisioning<'a> {
         &self,
         site: &Site<'_>,
         stage: &Stage,
-        disk: &Entry,
+        (disk, epoch): (&Entry, u64),
         made: payload::Made<'_>,
     ) -> Result<Entry, BuildError> {
         site.stage(stage, async |result| {
@@ -133,10 +136,20 @@ impl<'a> Provisioning<'a> {
             site.step(STAGE, command)
                 .await
                 .map_err(|error| self.failed(error, &console))?;
+            let finished = work.join(FINISHED);
+            let provisioned = inputs.output_dir.join(PROVISIONED);
+            replay::replay(
+                site,
+                STAGE,
+                (&inputs.base_disk, &provisioned),
+                epoch,
+                (work, &finished),
+            )
+            .await?;
+            // In order (no -W): what is written first must not depend on who was quicker.
             let compact = Site::program("qemu-img")
-                .args(["convert", "-f", "raw", "-O", "qcow2", "-W", "-m", "4"])
-                .arg(inputs.output_dir.join(PROVISIONED))
-                .arg(result.join(DISK));
+                .args(["convert", "-f", "raw", "-O", "qcow2", "-m", "1"])
+                .args([finished, result.join(DISK)]);
             site.step(STAGE, compact).await?;
             self.check_traces(site, &public, &result.join(DISK)).await
         })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::access::Access;
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::{module, programs, vexctl_source};
+use crate::stages::{module, programs, tree_files, vexctl_source};
 use crate::store::Entry;
 use crate::{BuildError, BuildRequest, SourceConfig, data, kernel_config, key, tree};
 
@@ -98,7 +98,10 @@ impl<'a> Payload<'a> {
             .map(|(name, path)| (name.to_string(), path.clone()));
         let mut inputs = Inputs::default()
             .with_all(self.access.inputs())
-            .with("file times", FILE_TIME);
+            .with("file times", FILE_TIME)
+            .with("installed files", format!("{:?}", self.config.install))
+            .with("mount options", &*self.config.mount_options)
+            .with("lacks", self.config.lacks.join(" "));
         for (name, path) in paths.chain(files) {
             let digest = key::file_digest(&path).map_err(BuildError::io("read", path))?;
             inputs = inputs.with(name, digest);
@@ -165,6 +168,7 @@ impl<'a> Payload<'a> {
             site.step(stage, archive(&tree, &to.join("vexfs-source.tar")))
                 .await?;
         }
+        tree_files::put(self.config, made.module, to)?;
         self.access.write(site, stage, to).await
     }
 }

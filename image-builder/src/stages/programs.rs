@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::evidence::Crate;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::store::{Entry, Stage};
@@ -17,14 +18,7 @@ pub(crate) const PROGRAMS: &[(&str, &str)] = &[
     ("vexctl", "vexctl"),
 ];
 /// Folders and files of the workspace the programs are made from.
-const SOURCES: &[&str] = &[
-    "agent-protocol",
-    "guest-agent",
-    "guest-seed",
-    "vexctl",
-    "Cargo.lock",
-    "Cargo.toml",
-];
+const SOURCES: &[&str] = &["agent-protocol", "guest-agent", "guest-seed", "vexctl"];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const RUSTFLAGS: &str = "-C target-feature=+crt-static";
 
@@ -43,7 +37,60 @@ pub(crate) fn inputs(workspace: &Path, rustc: &str) -> Result<Inputs, BuildError
         };
         inputs = inputs.with(*source, digest.map_err(BuildError::io("read", path))?);
     }
-    Ok(inputs)
+    let read = |name: &str| {
+        let path = workspace.join(name);
+        fs::read_to_string(&path).map_err(BuildError::io("read", path))
+    };
+    let (lock, manifest) = (read("Cargo.lock")?, read("Cargo.toml")?);
+    // Of a file that is not what we take it for, everything counts.
+    let crates = crates(&lock, &manifest).unwrap_or(lock + &manifest);
+    Ok(inputs.with("crates", key::digest(crates)))
+}
+
+/// What the workspace's `Cargo.lock` and `Cargo.toml` say about the programs and the crates they are
+/// made of. The other members have crates of their own, which are nothing to an image.
+fn crates(lock: &str, manifest: &str) -> Option<String> {
+    let lock: toml::Table = toml::from_str(lock).ok()?;
+    let manifest: toml::Table = toml::from_str(manifest).ok()?;
+    let (wanted, packages) = reached(&lock)?;
+    let mut said: Vec<String> = packages.iter().map(|package| package.to_string()).collect();
+    said.sort();
+    let workspace = manifest.get("workspace")?;
+    let versions = workspace.get("dependencies")?.as_table()?;
+    let versions = versions.iter().filter(|(name, _)| wanted.contains(name));
+    said.extend(versions.map(|(name, version)| format!("{name} = {version}")));
+    let release = manifest.get("profile").and_then(|p| p.get("release"));
+    let rest = [workspace.get("package"), release];
+    said.extend(rest.into_iter().flatten().map(ToString::to_string));
+    (wanted.len() > PROGRAMS.len()).then(|| said.join("\n"))
+}
+
+/// Names and entries of the packages of a lock file that the programs depend on, their own with them.
+fn reached(lock: &toml::Table) -> Option<(Vec<String>, Vec<&toml::Value>)> {
+    let packages = lock.get("package")?.as_array()?;
+    let mut wanted: Vec<String> = PROGRAMS.iter().map(|(name, _)| name.to_string()).collect();
+    let mut found = Vec::new();
+    let mut n = 0;
+    while let Some(next) = wanted.get(n).cloned() {
+        n += 1;
+        // A name alone in a list of dependencies is one of several versions when there are several:
+        // then all of them count.
+        let named = |package: &&toml::Value| {
+            let name = package.get("name").and_then(|name| name.as_str());
+            name == Some(&next)
+        };
+        for package in packages.iter().filter(named) {
+            found.push(package);
+            let dependencies = package.get("dependencies").and_then(|d| d.as_array());
+            for dependency in dependencies.into_iter().flatten() {
+                let first = dependency.as_str()?.split(' ').next()?.to_owned();
+                if !wanted.contains(&first) {
+                    wanted.push(first);
+                }
+            }
+        }
+    }
+    Some((wanted, found))
 }
 
 /// Builds them; the entry has one file for each program.
@@ -77,4 +124,104 @@ pub(crate) async fn make(
         Ok(())
     })
     .await
+}
+
+/// The crates the programs are made of, by the workspace's `Cargo.lock`, without our own.
+pub(crate) fn third_party(workspace: &Path) -> Result<Vec<Crate>, BuildError> {
+    let path = workspace.join("Cargo.lock");
+    let text = fs::read_to_string(&path).map_err(BuildError::io("read", path))?;
+    let Ok(lock) = toml::from_str::<toml::Table>(&text) else {
+        return Ok(Vec::new());
+    };
+    let field = |package: &toml::Value, name: &str| Some(package.get(name)?.as_str()?.to_owned());
+    let packages = reached(&lock).map(|(_, packages)| packages);
+    let crates = packages
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|package| {
+            Some(Crate {
+                name: field(package, "name")?,
+                version: field(package, "version")?,
+                sha256: Some(field(package, "checksum")?),
+            })
+        });
+    let mut crates: Vec<Crate> = crates.collect();
+    crates.sort();
+    Ok(crates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCK: &str = r#"
+version = 4
+[[package]]
+name = "guest-agent"
+version = "1.0.0"
+dependencies = ["nix"]
+[[package]]
+name = "nix"
+version = "0.31.0"
+dependencies = ["libc 0.2.1"]
+[[package]]
+name = "libc"
+version = "0.2.1"
+[[package]]
+name = "harness"
+version = "1.0.0"
+dependencies = ["clap"]
+[[package]]
+name = "clap"
+version = "4.0.0"
+"#;
+    const MANIFEST: &str = r#"
+[workspace.package]
+version = "1.0.0"
+[workspace.dependencies]
+nix = "0.31"
+clap = "4"
+[profile.release]
+lto = "thin"
+"#;
+
+    #[test]
+    fn only_crates_of_the_programs_count() {
+        let whole = crates(LOCK, MANIFEST).expect("readable");
+        for (file, from, to, counts) in [
+            (
+                0,
+                "0.2.1\"\n[[package]]\nname = \"harness",
+                "0.2.2\"\n[[package]]\nname = \"harness",
+                true,
+            ),
+            (0, "4.0.0", "4.0.1", false),
+            (1, "clap = \"4\"", "clap = \"5\"", false),
+            (
+                1,
+                "nix = \"0.31\"",
+                "nix = { version = \"0.31\", features = [\"fs\"] }",
+                true,
+            ),
+            (1, "thin", "fat", true),
+        ] {
+            let (mut lock, mut manifest) = (LOCK.to_owned(), MANIFEST.to_owned());
+            let text = if file == 0 { &mut lock } else { &mut manifest };
+            let changed = text.replace(from, to);
+            assert_ne!(*text, changed);
+            *text = changed;
+            let said = crates(&lock, &manifest).expect("readable");
+            assert_eq!(said != whole, counts, "{from} -> {to}");
+        }
+        assert_eq!(crates("Cargo.lock", MANIFEST), None);
+        assert_eq!(crates(&LOCK.replace("nix", "nux"), "[workspace]"), None);
+    }
+
+    #[test]
+    fn this_workspace_can_be_read() {
+        let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let read = |name| fs::read_to_string(workspace.join(name)).expect("a file");
+        let said = crates(&read("Cargo.lock"), &read("Cargo.toml")).expect("readable");
+        assert!(said.contains("\"libc\"") && !said.contains("ext4-view"));
+    }
 }

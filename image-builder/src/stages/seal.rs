@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use crate::evidence::{self, Ingredients, Record};
 use crate::image::{self, MANIFEST};
 use crate::run::Site;
 use crate::stages::{module, packer};
@@ -16,7 +17,7 @@ pub(crate) const STAGE: &str = "seal";
 /// zstd(1) options: of a 300 MB disk on two cores, -12 takes 12 s for 5 % less than -9's 5 s.
 pub(crate) const COMPRESSION: &[&str] = &["-9", "--long=27", "-T0", "-q"];
 /// Checksums for `sha256sum -c`.
-const SUMS: &str = "SHA256SUMS";
+pub(crate) const SUMS: &str = "SHA256SUMS";
 
 /// How the names of images in the making begin.
 const SEALING: &str = ".sealing-";
@@ -27,9 +28,9 @@ const SEALING: &str = ".sealing-";
 pub(crate) async fn seal(
     site: &Site<'_>,
     dir: &Path,
-    packed: &Entry,
-    built: &Entry,
+    (packed, built): (&Entry, &Entry),
     mut manifest: Manifest,
+    ingredients: &Ingredients,
 ) -> Result<Image, BuildError> {
     let images = dir.parent().unwrap_or(dir);
     fs::create_dir_all(images).map_err(BuildError::io("make", images))?;
@@ -57,15 +58,25 @@ pub(crate) async fn seal(
     manifest.disk.virtual_bytes = virtual_bytes;
     manifest.compressed = record(&compressed).await?;
     manifest.module.debug = Some(record(&debug).await?);
-    let mut text = serde_json::to_string_pretty(&manifest)
-        .map_err(|e| BuildError::io("write", MANIFEST)(std::io::Error::other(e)))?;
-    text.push('\n');
     let write = |name: &str, text: &str| {
         fs::write(new.join(name), text).map_err(BuildError::io("write", new.join(name)))
     };
-    write(MANIFEST, &text)?;
-    let digest = crate::key::digest(&text);
-    write(SUMS, &sums(&manifest, &digest))?;
+    let name = manifest.disk.name.trim_end_matches(".qcow2").to_owned();
+    let record = Record {
+        name: &name,
+        manifest: &manifest,
+        ingredients,
+    };
+    let mut texts = vec![(MANIFEST.to_owned(), json(&manifest)?)];
+    for (suffix, document) in evidence::DOCUMENTS {
+        texts.push((format!("{name}{suffix}"), json(&document(&record))?));
+    }
+    let mut sums = sums(&manifest);
+    for (name, text) in &texts {
+        write(name, text)?;
+        sums += &line(&crate::key::digest(text), name);
+    }
+    write(SUMS, &sums)?;
     publish(&new, dir)?;
     let image = Image::read(dir.to_owned())?;
     image.remember();
@@ -107,15 +118,23 @@ fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
         .map_err(BuildError::io("write", to))
 }
 
-/// `SHA256SUMS`, with names relative to it.
-fn sums(manifest: &Manifest, manifest_digest: &str) -> String {
-    let line = |digest: &str, name: &str| format!("{digest}  {name}\n");
+fn json(value: &impl serde::Serialize) -> Result<String, BuildError> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|e| BuildError::io("write", "JSON")(std::io::Error::other(e)))
+}
+
+/// The lines of `SHA256SUMS` for what is no text, with names relative to it.
+fn sums(manifest: &Manifest) -> String {
     [&manifest.disk, &manifest.compressed]
         .into_iter()
         .chain(&manifest.module.debug)
         .map(|file| line(&file.sha256, &file.name))
-        .chain([line(manifest_digest, MANIFEST)])
         .collect()
+}
+
+fn line(digest: &str, name: &str) -> String {
+    format!("{digest}  {name}\n")
 }
 
 /// Puts `new` in the place of `dir` in one step; what was there ends up at `new`, to be removed

@@ -64,8 +64,18 @@ dpkg-deb)
 mmdebstrap)
     [ "${1:-}" != --version ] || { echo "mmdebstrap 1.3.5"; exit; }
     echo kernel >/proc/self/fd/97
+    root=$(mktemp -d)
+    mkdir -p "$root/etc" "$root/var/lib/dpkg/info"
+    printf 'Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.36\n' \
+        >"$root/var/lib/dpkg/status"
+    echo base >"$root/etc/made-by"
+    echo temporary >"$root/etc/for the build"
+    find "$root" -exec touch --no-dereference --date=@1700000000 {} +
     printf 'epoch\t1700000000\nlibc6\t2.36\tamd64\n' >/proc/self/fd/98
-    echo root >/proc/self/fd/99
+    E2FSPROGS_FAKE_TIME=1700000000 /sbin/mke2fs -q -t ext4 -d "$root" -U 01234567-89ab-8cde-8f01-23456789abcd \
+        -E hash_seed=01234567-89ab-8cde-8f01-23456789abcd,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0 \
+        /proc/self/fd/99
+    rm -rf "$root"
     ;;
 unshare)
     # …options sh -euc ENTER sh ROOT BUILD /usr/bin/env -i NAME=VALUE… sh -euc SCRIPT sh make vm-build
@@ -117,16 +127,28 @@ packer)
         exit 1
     fi
     mkdir "$output"
-    if [ -e "$FAKES/forgets-key" ]; then
-        cat "$(value ssh_private_key_file "$@").pub" >"$output/disk.raw"
-    else
-        echo disk >"$output/disk.raw"
-    fi
-    ;;
-qemu-img)
-    # convert … FROM TO
-    while [ $# -gt 2 ]; do shift; done
-    cp "$1" "$2"
+    # A machine that ran: a file changed, one gone, one new, at another time and place each run.
+    disk=$output/disk.raw
+    cp --sparse=always "$(value base_disk "$@")" "$disk"
+    ran=$(mktemp -d)
+    echo "provisioned" >"$ran/made-by"
+    cp "$(value ssh_private_key_file "$@").pub" "$ran/key"
+    head -c $((($$ % 7 + 1) * 4096)) /dev/urandom >"$ran/noise"
+    {
+        echo "cd /var"
+        echo "write $ran/noise noise"
+        echo "rm /etc/made-by"
+        echo "rm \"/etc/for the build\""
+        echo "cd /etc"
+        echo "write $ran/made-by made-by"
+        echo "sif /etc/made-by mode 0100640"
+        echo "mkdir /etc/vexfs"
+        echo "symlink /etc/vexfs/link ../made-by"
+        echo "rm /var/noise"
+        [ ! -e "$FAKES/forgets-key" ] || echo "write $ran/key key"
+    } >"$ran/script"
+    /sbin/debugfs -w -f "$ran/script" "$disk?offset=$((66 << 20))" >"$ran/log" 2>&1
+    rm -rf "$ran"
     ;;
 qemu-system-x86_64) echo "QEMU emulator version 7.2.22 (Debian)" ;;
 zstd)
@@ -135,11 +157,12 @@ zstd)
     cp "$3" "$2"
     ;;
 mke2fs) echo "mke2fs 1.47.0 (5-Feb-2023)" ;;
-resize2fs) echo "resize2fs 1.47.0 (5-Feb-2023)" ;;
-sgdisk) echo "GPT fdisk (sgdisk) version 1.0.9" ;;
 mkfs.vfat) echo "mkfs.fat 4.2 (2021-01-31)" ;;
 mcopy) echo "mcopy (GNU mtools) 4.0.33" ;;
-debugfs | git | mmd) ;;
+git | mmd) ;;
+# Disks are real ones.
+debugfs | e2fsck | resize2fs | sgdisk) exec "/sbin/$name" "$@" ;;
+qemu-img) exec /usr/bin/qemu-img "$@" ;;
 *)
     echo "no fake for $name" >&2
     exit 1

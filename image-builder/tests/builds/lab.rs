@@ -21,6 +21,7 @@ const FAKED: &[&str] = &[
     "cargo",
     "debugfs",
     "dpkg-deb",
+    "e2fsck",
     "git",
     "grub-mkimage",
     "mcopy",
@@ -94,8 +95,6 @@ impl Lab {
             "guest-seed/main.rs",
             "guest-seed/vexfs-seed@.service",
             "vexctl/main.rs",
-            "Cargo.lock",
-            "Cargo.toml",
             "vexctl/Cargo.toml",
             "vexfs/60-vexfs.rules",
             "vexfs/super.c",
@@ -103,6 +102,10 @@ impl Lab {
             "vexfs/vexfs.service",
         ] {
             lab.write(&format!("work/{file}"), file);
+        }
+        for file in ["Cargo.lock", "Cargo.toml"] {
+            let text = fs::read_to_string(repository.join(file)).expect("the workspace's");
+            lab.write(&format!("work/{file}"), &text);
         }
         fs::create_dir_all(lab.path("bin")).expect("a directory");
         let fake = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/builds/fake-tool.sh");

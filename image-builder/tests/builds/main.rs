@@ -2,6 +2,7 @@
 //! behind, and what is said when something fails. Each build is a process of its own, since it needs
 //! an environment of its own and some are killed.
 
+mod evidence;
 mod failures;
 mod lab;
 mod schema;
@@ -18,6 +19,7 @@ fn main() {
     }
     let trials = [
         stages::TRIALS,
+        evidence::TRIALS,
         failures::TRIALS,
         source::TRIALS,
         template::TRIALS,

@@ -212,7 +212,7 @@ fn damaged_entry() -> Result<(), String> {
     let size = fs::metadata(entry.join("root.ext4"))
         .map_err(|e| e.to_string())?
         .len();
-    must(size == 5, || format!("root.ext4 has {size} bytes"))
+    must(size == 6 << 30, || format!("root.ext4 has {size} bytes"))
 }
 
 fn damaged_image() -> Result<(), String> {

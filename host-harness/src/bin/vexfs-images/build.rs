@@ -61,6 +61,9 @@ pub struct What {
     /// Debian mirror the image itself is set to use, beside its -security [default: Debian's own]
     #[arg(long, value_name = "URL")]
     pub image_mirror: Option<String>,
+    /// Sign the checksums with this SSH key
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<PathBuf>,
     /// Leave out the test stage inside the guest
     #[arg(long)]
     pub no_testing: bool,
@@ -157,7 +160,12 @@ pub async fn images(
             });
         };
         match image_builder::build(&request, &progress).await {
-            Ok(image) => images.push(image),
+            Ok(image) => {
+                if let Some(key) = &what.sign {
+                    image_builder::sign(&image.dir, key).await?;
+                }
+                images.push(image);
+            }
             Err(error) => failures.push((variant.clone(), error)),
         }
     }

@@ -7,15 +7,19 @@ mod boot;
 mod build;
 mod ci;
 mod clean;
+mod diff;
 mod doctor;
 mod exec;
 mod list;
 mod options;
 mod reopen;
+mod report;
 mod rerun;
 mod shell;
+mod size;
 mod summary;
 mod validate;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -46,6 +50,14 @@ enum Command {
     Reopen(reopen::Args),
     /// Run the check of a dossier again, the same way
     Rerun(rerun::Args),
+    /// Compare the file trees of two images: exit code 0 the same, 1 different, 2 cannot tell
+    Diff(diff::Args),
+    /// Hold everything beside an image against everything else: digests, documents, signature
+    Verify(verify::Args),
+    /// What takes the room in an image, by package and folder, and the time of its boot, by unit
+    Size(size::Args),
+    /// Work with the reports of several runs
+    Report(report::Args),
     /// Show the images and the snapshots there are
     List(list::Args),
     /// Remove caches
@@ -114,6 +126,10 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Shell(args) => shell::run(args).await,
         Command::Reopen(args) => reopen::run(args).await,
         Command::Rerun(args) => rerun::run(args).await,
+        Command::Diff(args) => diff::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Size(args) => size::run(args).await,
+        Command::Report(args) => report::run(&args),
         Command::List(args) => list::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
