@@ -14,6 +14,7 @@ rm -rf /var/log/journal/* /var/lib/systemd/network/* /var/lib/systemd/timers/* /
 find /var/log -type f -delete
 apt-get clean
 rm -rf /var/lib/apt/lists/*
+rm -f /var/lib/dpkg/*-old
 
 # /usr changed, but everything made from it is up to date (ConditionNeedsUpdate, systemd.unit(5)).
 touch /usr /etc/.updated /var/.updated
