@@ -56,10 +56,12 @@ impl<'a> Payload<'a> {
         config: &'a SourceConfig,
         access: Access,
     ) -> Result<Payload<'a>, BuildError> {
+        // A link in a stranger's tree could point at any file of this host.
+        let regular = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
         let files = FILES.iter().map(|&(name, ours)| {
             let path = [request.source.join(name), request.workspace.join(ours)]
                 .into_iter()
-                .find(|path| path.is_file());
+                .find(|path| regular(path));
             path.map(|path| (name, path))
                 .ok_or_else(|| BuildError::MissingSource {
                     path: request.source.clone(),
@@ -68,7 +70,7 @@ impl<'a> Payload<'a> {
         });
         let mut files = files.collect::<Result<Vec<_>, _>>()?;
         let needs = request.source.join(kernel_config::FILE);
-        if needs.is_file() {
+        if regular(&needs) {
             files.push((kernel_config::FILE, needs));
         }
         Ok(Payload {

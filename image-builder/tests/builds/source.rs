@@ -16,6 +16,7 @@ pub const TRIALS: &[Test] = &[
     ("a_branch_and_a_stranger_are_none", no_revisions),
     ("a_signed_tag_is_verified", signed),
     ("a_config_beside_the_tree_wins", config),
+    ("a_link_in_the_tree_brings_in_no_file_of_the_host", links),
 ];
 
 /// A lab in which git is git.
@@ -256,4 +257,20 @@ fn config() -> Result<(), String> {
         &build(&lab, &source, &checks),
         &["beside.toml", "--source-config"],
     )
+}
+
+fn links() -> Result<(), String> {
+    let lab = lab();
+    lab.write("secret", "of the host");
+    let link = lab.path("tree/tiny/vexfs.conf");
+    std::os::unix::fs::symlink(lab.path("secret"), link).map_err(|e| e.to_string())?;
+    let built = build(&lab, &lab.path("tree/tiny").display().to_string(), "{}");
+    must(built.ok, || built.said.clone())?;
+    let file = lab.image().join("vexfs-minimal-1.0.0.provenance.json");
+    let text = fs::read(file).map_err(|e| e.to_string())?;
+    let text: serde_json::Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let stages = &text["predicate"]["buildDefinition"]["internalParameters"]["stages"];
+    let used = stages["image"]["inputs"]["vexfs.conf"].as_str();
+    let ours = sha256(&lab, "work/vexfs/vexfs.conf");
+    must(used == ours.strip_prefix("sha256:"), || format!("{used:?}"))
 }
