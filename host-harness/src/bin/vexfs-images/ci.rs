@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anyhow::Context;
 use host_harness::event::Event;
 use host_harness::report::TerminalReporter;
 use host_harness::runner::SharedReporters;
@@ -52,7 +53,11 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     )
     .await?;
     let text = summary.text(&layout, &host, &images, &args.which, built, begin.elapsed());
-    std::fs::write(layout.reports().join("summary.txt"), &text)?;
+    // With a JUnit file elsewhere, nobody has made the folder yet.
+    let file = layout.reports().join("summary.txt");
+    std::fs::create_dir_all(layout.reports())
+        .and_then(|()| std::fs::write(&file, &text))
+        .with_context(|| format!("cannot write {}", file.display()))?;
     print!("\n{text}");
     Ok(code)
 }
