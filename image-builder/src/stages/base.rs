@@ -93,7 +93,7 @@ impl Base<'_> {
             let script = tmp.join("customize.sh");
             fs::copy(&customize, &script).map_err(BuildError::io("copy", customize))?;
             let base = &self.recipe.base;
-            let command = Site::program("bash")
+            let command = private_mounts("bash")
                 // Descriptors pass where paths do not; see customize.sh. High ones: mmdebstrap
                 // makes some of its own, and passes them to a shell that knows one digit only.
                 .args([
@@ -180,6 +180,16 @@ fn dpkg_config(recipe: &Recipe) -> String {
 /// Whether mmdebstrap works in a user namespace: without root.
 fn is_unshared() -> bool {
     !nix::unistd::geteuid().is_root()
+}
+
+/// A program whose mounts nobody else sees, so that they go with it whatever kills it
+/// (mount_namespaces(7)): as root, mmdebstrap mounts /proc, /sys and /dev in the host's own
+/// namespace; in a user namespace it has one of its own.
+fn private_mounts(program: &str) -> keeper::Kept {
+    if is_unshared() {
+        return Site::program(program);
+    }
+    Site::program("unshare").args(["--mount", "--propagation=private", program])
 }
 
 /// mmdebstrap's command line.
