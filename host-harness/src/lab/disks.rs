@@ -50,6 +50,20 @@ impl Guest {
         Ok(Mount { path })
     }
 
+    /// Free room on a fresh mount, after the first directory and the first file have made the file
+    /// system set up what it then keeps.
+    ///
+    /// # Errors
+    /// As [`Guest::sh`].
+    pub async fn room_when_warm(&self, mount: &Mount) -> Result<Room, Failure> {
+        self.sh(&format!(
+            "cd {}; mkdir warm; echo up > warm/file; rm -r warm; sync",
+            mount.path()
+        ))
+        .await?;
+        self.room(mount).await
+    }
+
     /// Free room on a mount.
     ///
     /// # Errors
