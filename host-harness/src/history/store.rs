@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redb::{Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -88,24 +88,31 @@ impl History {
         Ok(history)
     }
 
-    /// All tables there, and of the format we know.
+    /// All tables there, and of the format we know. Looks before it writes: a commit waits for the disk.
     fn prepare(&self) -> Result<(), HistoryError> {
-        let write = self.database.begin_write().map_err(|e| self.bad(e))?;
-        let format = {
-            let mut about = write.open_table(ABOUT).map_err(|e| self.bad(e))?;
-            let known = about.get("format").map_err(|e| self.bad(e))?;
-            let known = known.map(|value| value.value());
-            if known.is_none() {
-                about.insert("format", FORMAT).map_err(|e| self.bad(e))?;
+        let known = {
+            let read = self.database.begin_read().map_err(|e| self.bad(e))?;
+            match read.open_table(ABOUT) {
+                Ok(about) => about.get("format").map_err(|e| self.bad(e))?,
+                Err(TableError::TableDoesNotExist(_)) => None,
+                Err(error) => return Err(self.bad(error)),
             }
+            .map(|value| value.value())
+        };
+        match known {
+            Some(FORMAT) => return Ok(()),
+            Some(other) => {
+                let why = format!("it is of format {other}, this program knows {FORMAT}");
+                return Err(self.bad(why));
+            }
+            None => {}
+        }
+        let write = self.database.begin_write().map_err(|e| self.bad(e))?;
+        {
+            let mut about = write.open_table(ABOUT).map_err(|e| self.bad(e))?;
+            about.insert("format", FORMAT).map_err(|e| self.bad(e))?;
             write.open_table(RUNS).map_err(|e| self.bad(e))?;
             write.open_table(SIZES).map_err(|e| self.bad(e))?;
-            known.unwrap_or(FORMAT)
-        };
-        if format != FORMAT {
-            return Err(self.bad(format!(
-                "it is of format {format}, this program knows {FORMAT}"
-            )));
         }
         write.commit().map_err(|e| self.bad(e))
     }

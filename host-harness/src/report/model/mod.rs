@@ -15,7 +15,7 @@ mod trends;
 pub use boots::{Boot, Stage, Unit};
 pub use checks::{Cell, Failure, Row};
 pub use gather::gather;
-pub use images::{Image, Named, PackageSize, Size, manifests};
+pub use images::{Image, NO_PACKAGE, Named, PackageSize, Size, manifests};
 pub use links::Link;
 pub use logs::{Log, MOST_OF_ALL, MOST_OF_FAILED, MOST_OF_PASSED};
 pub use speed::{Question, Speed, Subject};
