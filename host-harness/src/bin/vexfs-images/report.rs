@@ -47,6 +47,15 @@ pub enum Format {
 impl Format {
     /// All of them.
     pub const ALL: [Format; 3] = [Format::Html, Format::Md, Format::Json];
+
+    /// The name of its file.
+    fn file(self) -> &'static str {
+        match self {
+            Format::Html => "index.html",
+            Format::Md => "report.md",
+            Format::Json => "report.json",
+        }
+    }
 }
 
 /// Which reports to make.
@@ -105,12 +114,21 @@ pub async fn make(
         if !formats.contains(&format) {
             continue;
         }
-        let (name, text) = match format {
-            Format::Html => ("index.html", html::render(&model, &nonce()?)?),
-            Format::Md => ("report.md", markdown::render(&model)?),
-            Format::Json => ("report.json", serde_json::to_string_pretty(&model)? + "\n"),
+        let text = match format {
+            Format::Html => {
+                let others = [(Format::Md, "Markdown"), (Format::Json, "JSON")];
+                let others = others.iter().filter(|(form, _)| formats.contains(form));
+                let link = |(form, name): &(Format, &str)| model::Link {
+                    name: (*name).to_owned(),
+                    href: form.file().to_owned(),
+                };
+                let others: Vec<model::Link> = others.map(link).collect();
+                html::render(&model, &nonce()?, &others)?
+            }
+            Format::Md => markdown::render(&model)?,
+            Format::Json => serde_json::to_string_pretty(&model)? + "\n",
         };
-        let file = to.join(name);
+        let file = to.join(format.file());
         publish(&file, text.as_bytes())?;
         written.push(file);
     }

@@ -10,7 +10,7 @@ mod view;
 
 use minijinja::{AutoEscape, Environment, Value, context};
 
-use super::model::Model;
+use super::model::{Link, Model};
 
 const PAGE: &str = include_str!("page.html");
 const PARTS: &[(&str, &str)] = &[
@@ -27,11 +27,12 @@ const PARTS: &[(&str, &str)] = &[
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The page. `nonce` must be a new random word of letters and digits for each.
+/// The page. `nonce` must be a new random word of letters and digits for each; `others` are the same
+/// report's other forms, beside it.
 ///
 /// # Errors
 /// When a template is broken, with its name and line.
-pub fn render(model: &Model, nonce: &str) -> Result<String, minijinja::Error> {
+pub fn render(model: &Model, nonce: &str, others: &[Link]) -> Result<String, minijinja::Error> {
     let mut engine = Environment::new();
     engine.set_auto_escape_callback(|_| AutoEscape::Html);
     engine.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
@@ -43,6 +44,7 @@ pub fn render(model: &Model, nonce: &str) -> Result<String, minijinja::Error> {
         model => Value::from_serialize(model),
         view => Value::from_serialize(view::View::of(model)),
         nonce => nonce,
+        others => Value::from_serialize(others),
         style => Value::from_safe_string(STYLE.to_owned()),
         script => Value::from_safe_string(SCRIPT.to_owned()),
         log_data => Value::from_safe_string(log_data(model)),
@@ -74,6 +76,3 @@ fn log_data(model: &Model) -> String {
         .replace('>', "\\u003e")
         .replace('&', "\\u0026")
 }
-
-#[cfg(test)]
-mod tests;

@@ -31,6 +31,14 @@
   // ---- rows with words ----------------------------------------------------------------------------
   const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
   const hasAll = (text, wanted) => wanted.every((word) => text.includes(word));
+  // Some ways to fill a field tell of the one, some of the other.
+  const whenFilled = (form, then) => {
+    show(form);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", then);
+    form.addEventListener("change", then);
+    then();
+  };
   const many = (n, one, more) => `${n} ${n === 1 ? one : more}`;
 
   const checks = find("check-filter");
@@ -52,10 +60,7 @@
       }
       find("check-found").textContent = `${shown} of ${many(rows.length, "check", "checks")}`;
     };
-    show(checks);
-    checks.addEventListener("submit", (event) => event.preventDefault());
-    checks.addEventListener("input", apply);
-    apply();
+    whenFilled(checks, apply);
   }
 
   const trends = find("trend-filter");
@@ -73,10 +78,7 @@
       }
       find("trend-found").textContent = `${shown} of ${cards.length}`;
     };
-    show(trends);
-    trends.addEventListener("submit", (event) => event.preventDefault());
-    trends.addEventListener("input", apply);
-    apply();
+    whenFilled(trends, apply);
   }
 
   // ---- logs ---------------------------------------------------------------------------------------
@@ -173,17 +175,17 @@
     }
   };
   for (const link of document.querySelectorAll("a[data-case]")) {
-    link.addEventListener("click", () => {
+    link.addEventListener("click", (event) => {
+      // Going to a fragment takes the focus away again.
+      event.preventDefault();
       open(link.dataset.case, link.dataset.dossier);
+      find("logs").scrollIntoView();
       choice.focus({ preventScroll: true });
     });
   }
 
-  show(form);
   show(lines);
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", draw);
-  draw();
+  whenFilled(form, draw);
 
   // "/" goes to the log's search, as in other viewers, unless one is typing already.
   document.addEventListener("keydown", (event) => {
