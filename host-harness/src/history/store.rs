@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redb::{Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition, TableError};
+use redb::{
+    Database, DatabaseError, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

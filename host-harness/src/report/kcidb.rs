@@ -52,7 +52,10 @@ fn checkout(image: &Image) -> Value {
         "misc": {"source_tree_sha256": image.source_sha256},
     });
     let is_commit = |commit: &&String| {
-        commit.len() == 40 && commit.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        commit.len() == 40
+            && commit
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     };
     if let Some(commit) = image.commit.as_ref().filter(is_commit) {
         checkout["git_commit_hash"] = json!(commit);
@@ -137,7 +140,9 @@ fn status(outcome: &str) -> &'static str {
 /// A component of a test's path.
 fn path(name: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    name.chars().map(|c| if fits(c) { c } else { '_' }).collect()
+    name.chars()
+        .map(|c| if fits(c) { c } else { '_' })
+        .collect()
 }
 
 /// The schema has no room for NUL.

@@ -81,7 +81,12 @@ mod tests {
         assert_eq!(bytes_more(10 << 20, 8 << 20), "+2.0 MiB");
         assert_eq!(bytes_more(0, 2048), "−2.0 KiB");
         assert_eq!(bytes_more(5, 5), "±0 B");
-        let figures = [(0.0, "0"), (0.012_345, "0.0123"), (1.0, "1.00"), (98.76, "98.8")];
+        let figures = [
+            (0.0, "0"),
+            (0.012_345, "0.0123"),
+            (1.0, "1.00"),
+            (98.76, "98.8"),
+        ];
         for (value, text) in figures {
             assert_eq!(figure(value), text);
         }

@@ -1,7 +1,6 @@
 //! `vexfs-images report` and `vexfs-images report merge`
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -91,11 +90,9 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         place,
     } = args.make;
     let layout = place.layout()?;
-    let begin = Instant::now();
     for file in make(&layout, &format, to, kcidb.as_deref()).await? {
         println!("{}", file.display());
     }
-    eprintln!("report: took {:.1} s", begin.elapsed().as_secs_f64());
     Ok(0)
 }
 

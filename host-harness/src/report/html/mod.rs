@@ -8,6 +8,7 @@
 mod treemap;
 mod view;
 
+use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Value, context};
 
 use super::model::{Link, Model};
@@ -41,10 +42,10 @@ pub fn render(model: &Model, nonce: &str, others: &[Link]) -> Result<String, min
         engine.add_template(name, text)?;
     }
     engine.get_template("page.html")?.render(context! {
-        model => Value::from_serialize(model),
-        view => Value::from_serialize(view::View::of(model)),
+        model => Value::from(Serde(model)),
+        view => Value::from(Serde(view::View::of(model))),
         nonce => nonce,
-        others => Value::from_serialize(others),
+        others => Value::from(Serde(others)),
         style => Value::from_safe_string(STYLE.to_owned()),
         script => Value::from_safe_string(SCRIPT.to_owned()),
         log_data => Value::from_safe_string(log_data(model)),

@@ -26,7 +26,9 @@ pub fn squarify(sizes: &[f64], area: Rect) -> Vec<Rect> {
     while from < sizes.len() {
         let side = rest.w.min(rest.h);
         let mut to = from + 1;
-        while to < sizes.len() && worst(&sizes[from..=to], scale, side) <= worst(&sizes[from..to], scale, side) {
+        while to < sizes.len()
+            && worst(&sizes[from..=to], scale, side) <= worst(&sizes[from..to], scale, side)
+        {
             to += 1;
         }
         rest = lay(&sizes[from..to], scale, rest, &mut rects);
@@ -56,16 +58,34 @@ fn lay(row: &[f64], scale: f64, rest: Rect, rects: &mut Vec<Rect>) -> Rect {
     for size in row {
         let long = size * scale / thick;
         rects.push(if upright {
-            Rect { x: rest.x, y: at, w: thick, h: long }
+            Rect {
+                x: rest.x,
+                y: at,
+                w: thick,
+                h: long,
+            }
         } else {
-            Rect { x: at, y: rest.y, w: long, h: thick }
+            Rect {
+                x: at,
+                y: rest.y,
+                w: long,
+                h: thick,
+            }
         });
         at += long;
     }
     if upright {
-        Rect { x: rest.x + thick, w: (rest.w - thick).max(0.0), ..rest }
+        Rect {
+            x: rest.x + thick,
+            w: (rest.w - thick).max(0.0),
+            ..rest
+        }
     } else {
-        Rect { y: rest.y + thick, h: (rest.h - thick).max(0.0), ..rest }
+        Rect {
+            y: rest.y + thick,
+            h: (rest.h - thick).max(0.0),
+            ..rest
+        }
     }
 }
 
@@ -76,7 +96,12 @@ mod tests {
     #[test]
     fn areas_are_as_the_sizes_and_nothing_overlaps() {
         let sizes = [92.0, 10.0, 9.0, 6.0, 3.0, 2.0, 2.0, 1.0, 0.1];
-        let area = Rect { x: 0.0, y: 0.0, w: 1000.0, h: 400.0 };
+        let area = Rect {
+            x: 0.0,
+            y: 0.0,
+            w: 1000.0,
+            h: 400.0,
+        };
         let rects = squarify(&sizes, area);
         assert_eq!(rects.len(), sizes.len());
         let total: f64 = sizes.iter().sum();

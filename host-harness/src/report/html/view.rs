@@ -132,7 +132,10 @@ fn image(image: &Image) -> ImageView {
         class,
         w,
         h,
-        tiles: image.size.as_ref().map_or_else(Vec::new, |size| tiles(size, w, h)),
+        tiles: image
+            .size
+            .as_ref()
+            .map_or_else(Vec::new, |size| tiles(size, w, h)),
     });
     ImageView {
         stages: image
@@ -154,7 +157,11 @@ fn tiles(size: &Size, w: f64, h: f64) -> Vec<Tile> {
         .filter(|package| large(package.bytes))
         .map(|package| tile(package.name.clone(), package.bytes, package.before, 0))
         .collect();
-    let small: Vec<_> = size.packages.iter().filter(|p| p.bytes > 0 && !large(p.bytes)).collect();
+    let small: Vec<_> = size
+        .packages
+        .iter()
+        .filter(|p| p.bytes > 0 && !large(p.bytes))
+        .collect();
     if !small.is_empty() {
         let name = format!("{} small packages", small.len());
         let bytes = small.iter().map(|package| package.bytes).sum();
@@ -163,7 +170,15 @@ fn tiles(size: &Size, w: f64, h: f64) -> Vec<Tile> {
     }
     tiles.sort_by_key(|tile| std::cmp::Reverse(tile.bytes));
     let sizes: Vec<f64> = tiles.iter().map(|tile| tile.bytes as f64).collect();
-    let rects = squarify(&sizes, Rect { x: 0.0, y: 0.0, w, h });
+    let rects = squarify(
+        &sizes,
+        Rect {
+            x: 0.0,
+            y: 0.0,
+            w,
+            h,
+        },
+    );
     for (tile, rect) in tiles.iter_mut().zip(rects) {
         // Letters of 11 px are about 6.3 px wide, lines 14 px high.
         let fits = ((rect.w - 8.0) / 6.3).max(0.0) as usize;
@@ -185,7 +200,12 @@ fn tiles(size: &Size, w: f64, h: f64) -> Vec<Tile> {
 
 fn tile(name: String, bytes: u64, before: Option<u64>, others: usize) -> Tile {
     Tile {
-        rect: Rect { x: 0.0, y: 0.0, w: 0.0, h: 0.0 },
+        rect: Rect {
+            x: 0.0,
+            y: 0.0,
+            w: 0.0,
+            h: 0.0,
+        },
         class: match before {
             None => "same",
             Some(0) => "new",
@@ -215,15 +235,28 @@ fn boot(boot: &Boot) -> BootView {
     };
     BootView {
         seconds,
-        stages: boot.stages.iter().map(|s| bar(s.start, s.seconds)).collect(),
-        units: boot.units.iter().map(|u| bar(offset + u.start, u.seconds)).collect(),
+        stages: boot
+            .stages
+            .iter()
+            .map(|s| bar(s.start, s.seconds))
+            .collect(),
+        units: boot
+            .units
+            .iter()
+            .map(|u| bar(offset + u.start, u.seconds))
+            .collect(),
     }
 }
 
 fn question(question: &Question) -> Vec<Answer> {
     let subjects = &question.subjects;
-    let most = subjects.iter().map(|s| s.most).fold(f64::MIN_POSITIVE, f64::max);
-    let ends = subjects.iter().flat_map(|s| s.percentiles.values().copied());
+    let most = subjects
+        .iter()
+        .map(|s| s.most)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let ends = subjects
+        .iter()
+        .flat_map(|s| s.percentiles.values().copied());
     let ends: Vec<f64> = ends.filter(|x| *x > 0.0 && x.is_finite()).collect();
     let low = ends.iter().copied().fold(f64::INFINITY, f64::min).ln();
     let high = ends.iter().copied().fold(0.0, f64::max).ln();
@@ -286,7 +319,11 @@ fn trend(series: &Series) -> Trend {
         line: points.join(" "),
         least,
         most,
-        marks: series.changes.iter().map(|change| x(change.index)).collect(),
+        marks: series
+            .changes
+            .iter()
+            .map(|change| x(change.index))
+            .collect(),
         levels,
     }
 }

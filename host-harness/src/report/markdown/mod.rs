@@ -3,6 +3,7 @@
 //! What machines said is hostile here too: every value is escaped on its way out, and what is shown as
 //! it was said stands in a fence that nothing in it can end.
 
+use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Value, context};
 
 use super::model::Model;
@@ -22,11 +23,13 @@ pub fn render(model: &Model) -> Result<String, minijinja::Error> {
             .map_err(|_| minijinja::ErrorKind::WriteFailure.into())
     });
     super::words::register(&mut engine);
-    engine.add_filter("fence", |text: String| Value::from_safe_string(fence(&text)));
+    engine.add_filter("fence", |text: String| {
+        Value::from_safe_string(fence(&text))
+    });
     engine.add_filter("span", |text: String| Value::from_safe_string(span(&text)));
     engine.add_template("report.md", include_str!("report.md"))?;
     engine.get_template("report.md")?.render(context! {
-        model => Value::from_serialize(model),
+        model => Value::from(Serde(model)),
     })
 }
 
@@ -59,7 +62,13 @@ fn fence(text: &str) -> String {
     let fence = "`".repeat(longest.max(2) + 1);
     let plain: String = text
         .chars()
-        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{FFFD}' } else { c })
+        .map(|c| {
+            if c.is_control() && c != '\n' && c != '\t' {
+                '\u{FFFD}'
+            } else {
+                c
+            }
+        })
         .collect();
     format!("{fence}text\n{}\n{fence}", plain.trim_end())
 }
@@ -83,10 +92,16 @@ mod tests {
 
     #[test]
     fn nothing_a_guest_says_is_markup() {
-        assert_eq!(escape("a|b <img> [x](y) module_load _x_"), r"a\|b \<img\> \[x\](y) module_load \_x\_");
+        assert_eq!(
+            escape("a|b <img> [x](y) module_load _x_"),
+            r"a\|b \<img\> \[x\](y) module_load \_x\_"
+        );
         assert_eq!(escape("one\ntwo\u{1b}"), "one two\u{FFFD}");
         let fenced = fence("x\n````\n<script>");
-        assert!(fenced.starts_with("`````text\n") && fenced.ends_with("\n`````"), "{fenced}");
+        assert!(
+            fenced.starts_with("`````text\n") && fenced.ends_with("\n`````"),
+            "{fenced}"
+        );
         assert_eq!(span("a`b"), "`` a`b ``");
     }
 }

@@ -185,22 +185,22 @@ mod tests {
         // A fast host between runs of a slow one must not look like a change.
         let mut runs: Vec<Run> = (0..20).map(|n| run(n, 2, 10.0 + 0.01 * n as f64)).collect();
         runs.extend((20..40).map(|n| run(n, 64, 1.0)));
-        let trends = super::trends(&runs);
-        assert_eq!(trends.len(), 3);
-        assert_eq!(trends[0].host_id, "any");
-        assert_eq!(trends[0].series[0].moments.len(), 40);
+        let told = trends(&runs);
+        assert_eq!(told.len(), 3);
+        assert_eq!(told[0].host_id, "any");
+        assert_eq!(told[0].series[0].moments.len(), 40);
         let of_host = |cores| {
             let label = HostKind {
                 cores,
                 ..HostKind::default()
             }
             .label();
-            trends.iter().find(|t| t.host == label).expect("a host")
+            told.iter().find(|t| t.host == label).expect("a host")
         };
         assert!(of_host(64).series[0].changes.is_empty());
         runs.extend((40..60).map(|n| run(n, 64, 2.0)));
-        let trends = super::trends(&runs);
-        let changed = &trends
+        let later = trends(&runs);
+        let changed = &later
             .iter()
             .find(|t| t.runs == 40 && t.host_id != "any")
             .expect("64")

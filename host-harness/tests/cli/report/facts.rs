@@ -15,7 +15,8 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let figure = |value: &Value| host_harness::report::words::figure(value.as_f64().unwrap_or(f64::NAN));
+    let figure =
+        |value: &Value| host_harness::report::words::figure(value.as_f64().unwrap_or(f64::NAN));
     let mib = |value: &Value| host_harness::report::words::mib(value.as_u64().unwrap_or(0));
     let tally = &model["tally"];
     facts.push(vec![format!(
@@ -26,7 +27,11 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
     for row in list(&model["checks"]) {
         for cell in list(&row["cells"]) {
             let outcome = host_harness::report::words::outcome(&text(&cell["outcome"]));
-            let mut fact = vec![text(&row["check"]), outcome.into(), figure(&cell["seconds"]) + " s"];
+            let mut fact = vec![
+                text(&row["check"]),
+                outcome.into(),
+                figure(&cell["seconds"]) + " s",
+            ];
             fact.extend(Some(text(&cell["title"])).filter(|title| !title.is_empty()));
             facts.push(fact);
         }
@@ -34,8 +39,16 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
     for failure in list(&model["failures"]) {
         facts.push(vec![text(&failure["case"])]);
         facts.push(vec![text(&failure["title"])]);
-        facts.extend(list(&failure["links"]).iter().map(|link| vec![text(&link["name"])]));
-        facts.extend(list(&failure["commands"]).iter().map(|c| vec![text(&c["name"]), text(&c["value"])]));
+        facts.extend(
+            list(&failure["links"])
+                .iter()
+                .map(|link| vec![text(&link["name"])]),
+        );
+        facts.extend(
+            list(&failure["commands"])
+                .iter()
+                .map(|c| vec![text(&c["name"]), text(&c["value"])]),
+        );
     }
     for image in list(&model["images"]) {
         facts.push(vec!["disk".into(), mib(&image["disk_bytes"]) + " MiB"]);
@@ -69,7 +82,11 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
         for series in list(&trends["series"]) {
             facts.push(vec![text(&series["name"]), figure(&series["last"])]);
             for change in list(&series["changes"]) {
-                facts.push(vec![text(&change["verdict"]), figure(&change["before"]), figure(&change["after"])]);
+                facts.push(vec![
+                    text(&change["verdict"]),
+                    figure(&change["before"]),
+                    figure(&change["after"]),
+                ]);
             }
         }
     }
@@ -88,7 +105,9 @@ fn tight(text: &str) -> String {
 /// The text of every element of the page that makes a row, an item or a heading. The page is written
 /// as well-formed XML, so that a strict reader can see that nothing in it is left open.
 pub fn of_html(page: &str) -> Result<Vec<String>, Failed> {
-    const BLOCKS: [&str; 11] = ["tr", "div", "article", "h1", "h2", "h3", "h4", "p", "li", "summary", "dl"];
+    const BLOCKS: [&str; 11] = [
+        "tr", "div", "article", "h1", "h2", "h3", "h4", "p", "li", "summary", "dl",
+    ];
     // Scripts and styles are no markup.
     let mut text = String::new();
     let mut rest = page;
@@ -171,7 +190,9 @@ pub fn of_markdown(text: &str) -> Vec<String> {
 pub fn missing<'a>(facts: &'a [Fact], blocks: &[String]) -> Vec<&'a Fact> {
     let has = |fact: &Fact| {
         let parts: Vec<String> = fact.iter().map(|part| tight(part)).collect();
-        blocks.iter().any(|block| parts.iter().all(|part| block.contains(part.as_str())))
+        blocks
+            .iter()
+            .any(|block| parts.iter().all(|part| block.contains(part.as_str())))
     };
     facts.iter().filter(|fact| !has(fact)).collect()
 }

@@ -62,7 +62,12 @@ impl Out {
         fs::create_dir_all(&dir)?;
         let disk = format!("vexfs-{variant}-1.0.0.qcow2");
         let zst = format!("{disk}.zst");
-        let stages = [("base", 74.5), ("module", 17.2), ("image", 34.0), ("seal", 4.1)];
+        let stages = [
+            ("base", 74.5),
+            ("module", 17.2),
+            ("image", 34.0),
+            ("seal", 4.1),
+        ];
         let manifest = json!({
             "schema": 1, "key": digit.repeat(64), "variant": variant, "vexfs_version": "1.0.0",
             "source_date_epoch": 0,
@@ -85,12 +90,17 @@ impl Out {
 
     fn verdicts(&self) -> Result<(), Failed> {
         let host = [
-            ("accelerator".to_owned(), "tcg (the processor shows neither vmx nor svm)".to_owned()),
+            (
+                "accelerator".to_owned(),
+                "tcg (the processor shows neither vmx nor svm)".to_owned(),
+            ),
             ("qemu".to_owned(), "7.2.22".to_owned()),
         ];
         for (variant, digit) in [("minimal", "a"), ("testing", "b")] {
             let basis: Basis = serde_json::from_value(json!({"image": digit.repeat(64)}))?;
-            let about = checks::REGISTRY.iter().filter(|check| check.is_about(variant));
+            let about = checks::REGISTRY
+                .iter()
+                .filter(|check| check.is_about(variant));
             let results = about.map(|check| self.result(variant, check)).collect();
             stored::keep(&self.image_dir(variant), basis, &host, results)?;
         }
@@ -101,9 +111,11 @@ impl Out {
         let hostile = |text: &str| format!("{text} {HOSTILE}");
         let failed = (variant, check.name) == ("minimal", "stress");
         let outcome = match (variant, check.name) {
-            ("minimal", "stress") => {
-                Outcome::fail("oops", hostile("general protection fault"), hostile("The check itself says: it broke\n  | RIP: 0010"))
-            }
+            ("minimal", "stress") => Outcome::fail(
+                "oops",
+                hostile("general protection fault"),
+                hostile("The check itself says: it broke\n  | RIP: 0010"),
+            ),
             ("testing", "service") => Outcome::Infrastructure {
                 what: "no room left on the host".into(),
             },
@@ -117,8 +129,12 @@ impl Out {
         );
         let mut transcript = String::from("[    0.000] connect -> protocol version 1 (0.122 s)\n");
         if failed {
-            kernel_log += &format!("<3>[    2.500000] vexfs: {HOSTILE}\n<1>[    3.0] BUG: unable to handle page fault\n");
-            transcript += &format!("[    0.4] exec stress-ng -> exited with code 1\n            | {HOSTILE}\n");
+            kernel_log += &format!(
+                "<3>[    2.500000] vexfs: {HOSTILE}\n<1>[    3.0] BUG: unable to handle page fault\n"
+            );
+            transcript += &format!(
+                "[    0.4] exec stress-ng -> exited with code 1\n            | {HOSTILE}\n"
+            );
         }
         let flaky = (variant, check.name) == ("testing", "stress");
         let earlier = flaky.then(|| Attempt {
@@ -157,7 +173,10 @@ impl Out {
 
     fn dossier(&self) -> Result<(), Failed> {
         let dossiers = self.reports().join("dossiers");
-        let names = [(DOSSIER, "stress"), ("minimal-fio_verify-abcdef0123", "fio_verify")];
+        let names = [
+            (DOSSIER, "stress"),
+            ("minimal-fio_verify-abcdef0123", "fio_verify"),
+        ];
         for (name, check) in names {
             let dir = dossiers.join(name);
             fs::create_dir_all(&dir)?;
@@ -192,16 +211,25 @@ impl Out {
             };
             fs::write(dir.join(files::FACTS), serde_json::to_vec(&facts)?)?;
             fs::write(dir.join(files::README), "# It failed\n")?;
-            let console = format!("[     0.1] SeaBIOS\n[     4.8] [    2.500000] vexfs: {HOSTILE}\n");
+            let console =
+                format!("[     0.1] SeaBIOS\n[     4.8] [    2.500000] vexfs: {HOSTILE}\n");
             fs::write(dir.join(files::CONSOLE), console)?;
             fs::write(dir.join(files::OOPS), "RIP: vexfs_write at super.c:42\n")?;
-            fs::write(dir.join(files::KERNEL_LOG), format!("<3>[    2.500000] vexfs: {HOSTILE}\n"))?;
+            fs::write(
+                dir.join(files::KERNEL_LOG),
+                format!("<3>[    2.500000] vexfs: {HOSTILE}\n"),
+            )?;
         }
         Ok(())
     }
 
     fn figures(&self) -> Result<(), Failed> {
-        let metric = |name: &str, subject: &str, unit: &str, better: &str, samples: [f64; 3], spread: [f64; 2]| {
+        let metric = |name: &str,
+                      subject: &str,
+                      unit: &str,
+                      better: &str,
+                      samples: [f64; 3],
+                      spread: [f64; 2]| {
             let peer = (subject != "vexfs").then_some("vexfs");
             let [p50, p99] = spread;
             json!({"name": name, "subject": subject, "unit": unit, "direction": better, "samples": samples,
@@ -278,10 +306,17 @@ impl Out {
                     sha256: "9".repeat(64),
                     commit: None,
                 }],
-                outcomes: vec![("minimal::quick::stress".into(), if n % 6 == 5 { "fail" } else { "pass" }.into())],
+                outcomes: vec![(
+                    "minimal::quick::stress".into(),
+                    if n % 6 == 5 { "fail" } else { "pass" }.into(),
+                )],
                 figures: vec![
                     figure("minimal::quick::stress", seconds, true),
-                    figure("minimal::quick::fio_verify", 7.0 + 0.1 * ((n * 3) % 7) as f64, true),
+                    figure(
+                        "minimal::quick::fio_verify",
+                        7.0 + 0.1 * ((n * 3) % 7) as f64,
+                        true,
+                    ),
                     figure("minimal: size of the disk", 218.0, false),
                 ],
             })?;

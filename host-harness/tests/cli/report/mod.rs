@@ -78,8 +78,8 @@ fn same() -> Result<(), Failed> {
 
 /// A program of the Python tools.
 fn python() -> Result<Command, Failed> {
-    let tools = std::env::var_os("VEXFS_TOOLS")
-        .map_or_else(|| super::out().join("tools"), PathBuf::from);
+    let tools =
+        std::env::var_os("VEXFS_TOOLS").map_or_else(|| super::out().join("tools"), PathBuf::from);
     let file = tools.join("python/bin/python");
     match file.is_file() {
         true => Ok(Command::new(file)),
@@ -90,7 +90,10 @@ fn python() -> Result<Command, Failed> {
 fn kcidb() -> Result<(), Failed> {
     let out = Out::new()?;
     let file = out.path().join("kcidb.json");
-    report(&out, &["--format", "json", "--kcidb", &file.display().to_string()])?;
+    report(
+        &out,
+        &["--format", "json", "--kcidb", &file.display().to_string()],
+    )?;
     let fits = |file: &Path| -> Result<bool, Failed> {
         let mut command = python()?;
         command.args(["-c", KCIDB]).arg(file);
@@ -141,7 +144,10 @@ fn nothing() -> Result<(), Failed> {
     command.arg(dir.path());
     expect(command, 0, &[])?;
     let page = fs::read_to_string(dir.path().join("reports/index.html"))?;
-    assert!(page.contains("cargo images build"), "it does not say what to do");
+    assert!(
+        page.contains("cargo images build"),
+        "it does not say what to do"
+    );
     assert!(page.contains("Nothing was checked"));
     // A history that is none is not written over.
     fs::write(dir.path().join("history.redb"), "mine")?;
