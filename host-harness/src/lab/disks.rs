@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use agent_protocol::FaultKind;
+use agent_protocol::message::UnmountFlags;
+
 use super::{Failure, Guest, Lab};
 use crate::verdict::ledger::Room;
 
@@ -11,6 +14,9 @@ pub const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
 
 /// Where the tools disk is mounted.
 pub(super) const TOOLS: &str = "/run/vexfs-tools";
+
+/// How long unmounting the tools disk may take.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// A mounted file system under test.
 #[derive(Debug, Clone)]
@@ -105,7 +111,27 @@ impl Guest {
              mountpoint -q {TOOLS} || mount -o ro /dev/disk/by-id/virtio-vexfs-tools {TOOLS}"
         ))
         .await?;
+        self.tools_mounted(true);
         Ok(format!("{TOOLS}/bin"))
+    }
+
+    /// Unmounts the tools disk if the lab has mounted it. One that is still busy stays, and the ledger
+    /// names it.
+    ///
+    /// # Errors
+    /// With the kernel's errno.
+    pub(super) async fn leave_tools(&self) -> Result<(), Failure> {
+        if self.tools_mounted(false) {
+            let away = async {
+                let flags = UnmountFlags::default();
+                match self.client().unmount(TOOLS, flags, AT_ONCE).await {
+                    Err(busy) if busy.fault_kind() == Some(FaultKind::Busy) => Ok(()),
+                    told => told,
+                }
+            };
+            self.ask("unmount the tools disk", away).await?;
+        }
+        Ok(())
     }
 
     /// The path of one program of the tools disk.

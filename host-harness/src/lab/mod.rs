@@ -215,8 +215,7 @@ impl Lab {
             self.machines.lock().push(machine.clone());
             let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
             self.seen.push(guest.clone());
-            guest.mark().await?;
-            let before = ledger::take(&guest, self.source()).await?;
+            let ((), before) = tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
             self.point("start", &guest).await?;
             self.settled = Some((guest, before));
         }
