@@ -14,6 +14,7 @@ mod invitation;
 mod limits;
 mod load;
 mod module;
+mod proof;
 mod secrets;
 mod service;
 mod vexctl;
@@ -74,8 +75,11 @@ pub struct Check {
     pub tier: Tier,
     /// The machine it needs.
     pub start: Start,
-    /// Longest time it may take on a settled guest under emulation, kept by the host.
+    /// Longest time it may take on a settled guest under emulation, kept by the host; with the
+    /// reduced counts of CI.
     pub deadline: Duration,
+    /// The same with the nightly counts, where those take longer than that.
+    pub nightly: Option<Duration>,
     /// What it does.
     pub story: for<'a> fn(&'a mut Lab) -> Telling<'a>,
     /// Capabilities of the file system it needs; where the source tree says that one is lacking
@@ -89,6 +93,14 @@ pub struct Check {
 }
 
 impl Check {
+    /// Longest time it may take in this process, by what it is to count.
+    pub fn deadline(&self) -> Duration {
+        match (counts::Scale::of_environment(), self.nightly) {
+            (Ok(counts::Scale::Whole), Some(nightly)) => nightly,
+            _ => self.deadline,
+        }
+    }
+
     /// Its name in test filters and reports, on the image of a variant.
     pub fn case_name(&self, variant: &str) -> String {
         format!("{variant}::{}::{}", self.tier, self.name)
@@ -138,6 +150,7 @@ macro_rules! checks {
                 tier: Tier::$tier,
                 start: Start::$start,
                 deadline: Duration::from_secs($deadline),
+                nightly: None,
                 story: |lab| Box::pin($story(lab)),
                 needs: &[],
                 variants: &[],
@@ -191,8 +204,24 @@ pub const REGISTRY: &[Check] = checks! {
         Full Settled 300 limits::rename_storm;
     "module_reload" "the module is loaded, used and unloaded again and again on a busy system"
         Full Settled 290 limits::module_reload;
-    "mount_cycles" "mounts and unmounts again and again, and what was written stays"
+    "mount_cycles" "mounts and unmounts again and again under load, and what was written stays"
         Full Settled 300 filesystem::mount_cycles, needs: &["persistence"];
+    "pjdfstest" "no case of pjdfstest fails that passes on ext4 in the same guest"
+        Full Settled 240 proof::pjdfstest;
+    "fsx" "fsx finds the file as it left it, with mmap and direct I/O, for several seeds"
+        Full Settled 240 proof::fsx, needs: PERSISTENCE, nightly: minutes(50);
+    "fio_modes" "fio reads back what it wrote: sequential and random, buffered, direct and mapped, and after a remount"
+        Full Settled 240 proof::fio_modes, needs: PERSISTENCE, nightly: minutes(20);
+    "stress_filesystem" "all of stress-ng's file system stressors leave a healthy file system and a silent kernel"
+        Full Settled 240 proof::stress_filesystem, nightly: minutes(10);
+    "power_cut" "after a power cut at any moment everything that was fsynced is there, and the file system is sound"
+        Full PowerOn 280 proof::power_cut, needs: &["crash-safety"], nightly: minutes(55);
+    "metadata_fuzz" "damaged metadata is answered with errors, never with an oops or a hang"
+        Full Settled 240 proof::metadata_fuzz, needs: &["vexfs-format"], nightly: minutes(40);
+    "fsck_damage" "fsck finds every planted damage and repairs it"
+        Full Settled 240 proof::fsck_damage, needs: &["vexfs-format"], nightly: minutes(10);
+    "search_exact" "search finds what a brute force on the host finds, to the last bit"
+        Full Settled 240 proof::search_exact, needs: &["vectors"], nightly: minutes(20);
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
     "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"
@@ -240,7 +269,13 @@ pub const REGISTRY: &[Check] = checks! {
 };
 
 const DEVELOPMENT: &[&str] = &["development"];
+const PERSISTENCE: &[&str] = &["persistence"];
 const PRODUCTION: &[&str] = &["production"];
+
+/// A deadline with nightly counts.
+const fn minutes(minutes: u64) -> Option<Duration> {
+    Some(Duration::from_secs(minutes * 60))
+}
 
 /// The check of this name.
 pub fn find(name: &str) -> Option<&'static Check> {

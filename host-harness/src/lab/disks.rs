@@ -56,6 +56,39 @@ impl Guest {
         Ok(Mount { path })
     }
 
+    /// A fresh ext4 of 300 MiB, mounted beside it, in a file of the root file system; the file goes with the machine.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn ext4_beside(&self) -> Result<Mount, Failure> {
+        let (file, path) = ("/var/tmp/beside.ext4", "/mnt/ext4");
+        self.sh(&format!(
+            "truncate -s 300M {file}; mkfs.ext4 -q -F {file}; mkdir -p {path}; mount -o loop {file} {path}"
+        ))
+        .await?;
+        Ok(Mount {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Has the source tree's own checker look at the unmounted scratch disk.
+    ///
+    /// # Errors
+    /// When it finds anything.
+    pub async fn fsck_clean(&self, lab: &Lab) -> Result<(), Failure> {
+        let fsck = lab.source().fsck.join(" ");
+        let script = format!("{fsck} {SCRATCH}");
+        let output = self.exec(["/bin/sh", "-euc", &script]).await?;
+        if output.success() {
+            return Ok(());
+        }
+        Err(Failure::check(
+            "fsck",
+            format!("`{fsck}` after unmounting {}", output.ending()),
+            format!("{}{}", output.stdout_text(), output.stderr_text()),
+        ))
+    }
+
     /// Free room on a fresh mount, after the first directory and the first file have made the file
     /// system set up what it then keeps.
     ///

@@ -309,7 +309,7 @@ impl Guest {
     }
 
     /// Fetches the kernel log since the check's mark, while the guest still can.
-    pub(super) async fn fetch_kernel_log(&self) -> Result<(), Failure> {
+    pub async fn fetch_kernel_log(&self) -> Result<(), Failure> {
         let log = self.0.client.kmsg_since(self.marked(), FIRST_ANSWER);
         let log = self.ask("read the kernel log", log).await?;
         *self.0.kernel_log.lock().await = log.records;

@@ -7,10 +7,12 @@
 
 mod disks;
 mod evidence;
+mod exhibits;
 mod failure;
 mod guest;
 mod last_words;
 mod ledger;
+mod power;
 mod seed_disk;
 mod setup;
 mod uninvited;
@@ -31,9 +33,11 @@ use crate::verdict::ledger::{Leak, Ledger};
 
 pub use disks::{Mount, SCRATCH};
 pub use evidence::{Evidence, Remains};
+pub use exhibits::Exhibits;
 pub use failure::Failure;
 pub use guest::Guest;
 pub use last_words::{LastWords, Pace};
+pub use power::CutDisk;
 pub use setup::{BOOT_DEADLINE, Break, Setup};
 pub use uninvited::Uninvited;
 
@@ -88,6 +92,9 @@ pub struct Lab {
     leaks: Vec<Leak>,
     seen: Vec<Guest>,
     machines: Machines,
+    /// Machines that are no more in it.
+    gone: usize,
+    exhibits: Exhibits,
     parts: Vec<Part>,
     facts: Vec<(String, String)>,
     last_words: Option<LastWords>,
@@ -131,6 +138,8 @@ impl Lab {
             leaks: Vec::new(),
             seen: Vec::new(),
             machines: Machines::default(),
+            gone: 0,
+            exhibits: Exhibits::default(),
             parts: Vec::new(),
             facts: Vec::new(),
             spent: Spent::default(),
@@ -213,7 +222,7 @@ impl Lab {
             self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
-            let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
+            let guest = Guest::adopt(machine, fork.agent, self.check.deadline()).await?;
             self.seen.push(guest.clone());
             let ((), before) = tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
             self.point("start", &guest).await?;
@@ -261,7 +270,7 @@ impl Lab {
     /// When it dies or the agent does not answer in time; with the console's end.
     pub async fn boot(&mut self, boot: Boot) -> Result<Guest, Failure> {
         let machine = self.machine(boot).await?;
-        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline).await?;
+        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
     }
@@ -280,7 +289,7 @@ impl Lab {
         loop {
             let within = deadline.saturating_duration_since(tokio::time::Instant::now());
             // The agent answers to the very end of a shutdown.
-            match Guest::meet(machine.clone(), within, self.check.deadline).await {
+            match Guest::meet(machine.clone(), within, self.check.deadline()).await {
                 Ok(guest) if guest.boot_id() != before => {
                     self.seen.push(guest.clone());
                     return Ok(guest);
@@ -330,7 +339,7 @@ impl Lab {
 
     /// The log folder of the next machine.
     fn logs(&self) -> PathBuf {
-        let number = self.machines.lock().len() + 1;
+        let number = self.gone + self.machines.lock().len() + 1;
         self.setup
             .layout
             .machine_logs()
@@ -409,6 +418,7 @@ impl Lab {
             leaks,
             seen,
             machines,
+            exhibits,
             facts,
             last_words,
             seed,
@@ -417,6 +427,7 @@ impl Lab {
         drop(settled);
         let machines = std::mem::take(&mut *machines.lock());
         let mut remains = Remains::new(&setup, check.expectations(), leaks, last_words);
+        remains.exhibits = exhibits;
         remains.add_facts(facts);
         remains.add_facts([("seed".to_owned(), seed.to_string())]);
         remains.collect(seen, machines).await;

@@ -12,7 +12,7 @@ use crate::machine::{ExtraDisk, MachineSpec};
 use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
-const SCRATCH_MIB: u64 = 512;
+pub(super) const SCRATCH_MIB: u64 = 512;
 
 /// From power-on to the agent's answer, at most: under emulation, on a busy host.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(150);

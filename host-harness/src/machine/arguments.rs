@@ -292,6 +292,9 @@ impl Arguments {
                     let path = scratch_file(&wiring.dir, &disk.serial);
                     self.disk(slot, &disk.serial, &path, DiskFormat::Raw, false);
                 }
+                DiskContent::Logged { file, log } => {
+                    self.logged_disk(slot, &disk.serial, file, log);
+                }
             }
         }
     }
@@ -306,6 +309,32 @@ impl Arguments {
             "cache": {"direct": false, "no-flush": true},
             "file": {"driver": "file", "filename": path},
         });
+        self.disk_device(slot, name, &node);
+    }
+
+    /// Here flushes count: they are written into the log. That they reach the host's disk is as
+    /// needless as ever.
+    fn logged_disk(&mut self, slot: u8, name: &str, file: &Path, log: &Path) {
+        let plain = |path: &Path| {
+            json!({
+                "driver": "file",
+                "filename": path,
+                "cache": {"direct": false, "no-flush": true},
+            })
+        };
+        let node = json!({
+            "node-name": name,
+            "driver": "blklogwrites",
+            "read-only": false,
+            "cache": {"direct": false, "no-flush": false},
+            "file": {"driver": "raw", "file": plain(file),
+                     "cache": {"direct": false, "no-flush": true}},
+            "log": plain(log),
+        });
+        self.disk_device(slot, name, &node);
+    }
+
+    fn disk_device(&mut self, slot: u8, name: &str, node: &Value) {
         self.add("-blockdev", node.to_string());
         let boot = if name == ids::SYSTEM {
             ",bootindex=1"

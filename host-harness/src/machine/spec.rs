@@ -108,6 +108,14 @@ pub enum DiskContent {
         /// Its size in MiB.
         mib: u64,
     },
+    /// A disk of somebody else's, raw, whose writes and flushes are also logged: from the log it can
+    /// be worked out what a power cut leaves ([`super::WriteLog`]).
+    Logged {
+        /// The disk's file.
+        file: PathBuf,
+        /// The log, of QEMU's `blklogwrites`; begun anew by each machine.
+        log: PathBuf,
+    },
 }
 
 impl ExtraDisk {
@@ -127,6 +135,14 @@ impl ExtraDisk {
         ExtraDisk {
             serial: "vexfs-scratch".into(),
             content: DiskContent::Scratch { mib },
+        }
+    }
+
+    /// In place of the scratch disk, one whose writes are logged.
+    pub fn logged(file: PathBuf, log: PathBuf) -> ExtraDisk {
+        ExtraDisk {
+            content: DiskContent::Logged { file, log },
+            ..ExtraDisk::scratch(0)
         }
     }
 }
@@ -188,6 +204,18 @@ pub struct MachineSpec {
 }
 
 impl MachineSpec {
+    /// The same machine without what belongs to others: logged disks are its own scratch disks then.
+    pub(crate) fn alone(&self) -> MachineSpec {
+        let mut spec = self.clone();
+        for disk in &mut spec.disks {
+            if let DiskContent::Logged { file, .. } = &disk.content {
+                let bytes = std::fs::metadata(file).map_or(0, |meta| meta.len());
+                disk.content = DiskContent::Scratch { mib: bytes >> 20 };
+            }
+        }
+        spec
+    }
+
     /// A machine for `image` with 1 GiB of memory, two CPUs, emulation, the user vsock backend and
     /// an invited agent. Everything else is off; set what differs with struct update syntax.
     pub fn new(

@@ -97,6 +97,7 @@ impl Recipe {
                     (serial, identity(path), format.name().into())
                 }
                 DiskContent::Scratch { mib } => (serial, String::new(), mib.to_string()),
+                DiskContent::Logged { file, .. } => (serial, identity(file), "logged".into()),
             })
             .collect();
         let text = serde_json::json!({

@@ -167,6 +167,7 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
         }
     };
     let tools = ToolsRequest {
+        full: true,
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)

@@ -90,6 +90,29 @@ pub const CASES: &[Red] = &[
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo 0 > /mnt/vexfs/round; umount /mnt/vexfs" },
     Red { name: "line_too_many", check: "mount_cycles", point: "halfway", title: "lines",
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo more >> /mnt/vexfs/rounds; umount /mnt/vexfs" },
+    Red { name: "symlinks_not_followed", check: "pjdfstest", point: "mounted", title: "it fails, and passes on ext4",
+          script: "mount -o remount,nosymfollow /mnt/vexfs" },
+    Red { name: "somebody_else_writes", check: "fsx", point: "mounted", title: "fsx exited with",
+          script: "systemd-run --quiet sh -c 'while sleep 0.1; do for file in /mnt/vexfs/file-*; do
+                     printf X | dd of=$file bs=1 seek=5000 conv=notrunc status=none; done; done'" },
+    Red { name: "mapped_block_lost", check: "fio_modes", point: "unmounted", title: "mmap-random",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs
+                   dd if=/dev/zero of=/mnt/vexfs/mmap-random.0.0 bs=4k count=1 seek=20 conv=notrunc,fsync status=none
+                   umount /mnt/vexfs" },
+    Red { name: "read_only_after_all_stressors", check: "stress_filesystem", point: "stressed", title: "`echo alive",
+          script: "mount -o remount,ro /mnt/vexfs" },
+    // The worker promises without fsync: what it wrote is in memory only.
+    Red { name: "promised_without_fsync", check: "power_cut", point: "promise", title: "a promise is broken",
+          script: "" },
+    // The disk ignores flushes, as if the file system had asked for none.
+    Red { name: "missing_barrier", check: "power_cut", point: "flushes", title: "after cut",
+          script: "" },
+    Red { name: "kernel_warns_of_an_image", check: "metadata_fuzz", point: "images", title: "the kernel's taint went from",
+          script: "systemd-run --quiet sh -c 'sleep 1; echo 512 > /proc/sys/kernel/tainted'" },
+    Red { name: "fsck_finds_nothing", check: "fsck_damage", point: "planting", title: "fsck does not find it",
+          script: "printf '#!/bin/sh\necho sound\n' > /run/fake; chmod +x /run/fake; mount --bind /run/fake /usr/sbin/vexctl" },
+    Red { name: "vector_changed", check: "search_exact", point: "imported", title: "finds other files than brute force",
+          script: "vexctl vector put /mnt/vexfs/random/v000 $(seq -s, 24); vexctl vector put /mnt/vexfs/random/v001 -- $(seq -s, -24 -1)" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",
           script: "mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 somebody' > /root/.ssh/authorized_keys" },
     Red { name: "strange_user", check: "inventory", point: "start", title: "user intruder is not declared",
