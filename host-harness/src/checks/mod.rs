@@ -168,6 +168,8 @@ pub const REGISTRY: &[Check] = checks! {
         BootOnly PowerOn 180 boot::settles;
     "boots_twice" "boots the same twice from the untouched image"
         Quick PowerOn 360 boot::boots_twice;
+    "power_cycle" "what was written is there, and mounted, after a reboot and after a power-off"
+        Full PowerOn 360 boot::power_cycle, needs: &["persistence"];
     "uninvited_silence" "without the credential nothing listens"
         Quick PowerOn 180 invitation::uninvited_silence;
     "stranger_refused" "an unprivileged user inside the guest is refused by the agent"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::setup::SCRATCH_MIB;
 use super::{Failure, Guest, Lab};
-use crate::machine::{Cut, ExtraDisk, Mark, RunDir, WriteLog};
+use crate::machine::{Cut, ExtraDisk, Machine, Mark, RunDir, WriteLog};
 use crate::snapshot;
 use crate::verdict::{Record, judge};
 
@@ -103,25 +103,9 @@ impl Lab {
             return Err(Failure::Died(death));
         }
         machine.pull_plug().await?;
-        let mut records: Vec<Record> = Vec::new();
-        for record in guest.kernel_log().await {
-            let at = std::time::Duration::from_micros(record.time_us);
-            let (sequence, facility) = (record.sequence, record.facility);
-            let text = &record.text;
-            records.push(Record::kmsg(sequence, facility, record.level, at, text));
-        }
-        let lines = machine.console().since(Mark::START).0;
-        records.extend(lines.iter().map(|line| Record::console(&line.text)));
-        let findings = judge(&records, &self.check.expectations());
-        if let Some(found) = findings.iter().find(|found| found.allowed.is_none()) {
-            let title = format!("before the cut: {}", found.title);
-            return Err(Failure::check("kernel", title, found.paragraph()));
-        }
-        let id = machine.id().to_owned();
+        self.judge_so_far(&guest, "before the cut").await?;
         let logs = machine.spec().log_dir.clone();
-        self.seen.retain(|seen| seen.machine().id() != id);
-        self.machines.lock().retain(|other| other.id() != id);
-        self.gone += 1;
+        self.forget(&machine);
         drop((guest, machine));
         // Hundreds of consoles with nothing in them are no evidence.
         std::fs::remove_dir_all(logs).unwrap_or_default();
@@ -130,5 +114,55 @@ impl Lab {
             WriteLog::read(&disk.log())?.cut(&file, rng, flushes)
         };
         cut().map_err(|e| Failure::Infrastructure(format!("cannot cut a disk's power: {e}")))
+    }
+
+    /// Switches on again what its guest has powered off: another boot from the disks as they are now.
+    /// What its kernel has said until then is judged as at the end of any check.
+    ///
+    /// # Errors
+    /// When its kernel has said something, or it does not come up.
+    pub async fn power_up(&mut self, guest: Guest) -> Result<Guest, Failure> {
+        let machine = guest.shared_machine();
+        self.judge_so_far(&guest, "before the power-off").await?;
+        self.forget(&machine);
+        drop(guest);
+        let machine = Arc::try_unwrap(machine).map_err(|_| {
+            Failure::Infrastructure("somebody still holds a machine that is off".to_owned())
+        })?;
+        let machine = Arc::new(machine.boot_again(&self.logs()).await?);
+        self.machines.lock().push(machine.clone());
+        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline()).await?;
+        self.seen.push(guest.clone());
+        Ok(guest)
+    }
+
+    /// What a machine that is to be no more in the lab has said.
+    async fn judge_so_far(&self, guest: &Guest, when: &str) -> Result<(), Failure> {
+        let mut records: Vec<Record> = Vec::new();
+        for record in guest.kernel_log().await {
+            let at = std::time::Duration::from_micros(record.time_us);
+            let (sequence, facility) = (record.sequence, record.facility);
+            let text = &record.text;
+            records.push(Record::kmsg(sequence, facility, record.level, at, text));
+        }
+        let lines = guest.machine().console().since(Mark::START).0;
+        records.extend(lines.iter().map(|line| Record::console(&line.text)));
+        let findings = judge(&records, &self.check.expectations());
+        match findings.iter().find(|found| found.allowed.is_none()) {
+            Some(found) => {
+                let title = format!("{when}: {}", found.title);
+                Err(Failure::check("kernel", title, found.paragraph()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a machine out of the lab.
+    fn forget(&mut self, machine: &Machine) {
+        self.seen.retain(|seen| seen.machine().id() != machine.id());
+        self.machines
+            .lock()
+            .retain(|other| other.id() != machine.id());
+        self.gone += 1;
     }
 }

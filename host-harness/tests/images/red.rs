@@ -31,6 +31,8 @@ pub const CASES: &[Red] = &[
                    systemctl daemon-reload; systemctl start --no-block broken.service" },
     Red { name: "second_boot_differs", check: "boots_twice", point: "booted", title: "second boot is not like the first",
           script: "systemd-run --quiet --unit=odd-$(cut -c1-8 /proc/sys/kernel/random/boot_id) sleep 600" },
+    Red { name: "not_mounted_at_boot", check: "power_cycle", point: "written", title: "what was written is not there after a reboot",
+          script: "sed -i '/kept/d' /etc/fstab" },
     Red { name: "somebody_listens", check: "uninvited_silence", point: "invitation", title: "somebody answers",
           script: "" },
     Red { name: "stranger_served", check: "stranger_refused", point: "ready", title: "stranger inside the guest was not refused",
