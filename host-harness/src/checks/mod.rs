@@ -5,6 +5,7 @@
 //! to QEMU. How machines come about is the [`Lab`]'s work, who judges is the runner's.
 
 mod boot;
+mod corners;
 pub mod counts;
 mod filesystem;
 mod firstboot;
@@ -188,6 +189,8 @@ pub const REGISTRY: &[Check] = checks! {
         Quick Settled 60 filesystem::space_returns, needs: &["free-space"];
     "vexctl_status" "vexctl shows its version and the status of a mount"
         Quick Settled 60 vexctl::status;
+    "udev" "udev knows a disk with the file system, by its UUID and label too"
+        Quick Settled 60 corners::udev, needs: &["vexfs-format"];
     "service" "vexfs.service starts, mounts and stops"
         Quick Settled 90 service::mounts_and_stops, needs: &["persistence"];
     "fio_verify" "fio reads back what it wrote"
@@ -224,6 +227,12 @@ pub const REGISTRY: &[Check] = checks! {
         Full Settled 240 proof::fsck_damage, needs: &["vexfs-format"], nightly: minutes(10);
     "search_exact" "search finds what a brute force on the host finds, to the last bit"
         Full Settled 240 proof::search_exact, needs: &["vectors"], nightly: minutes(20);
+    "posix_corners" "system calls hardly anybody makes end as they should"
+        Full Settled 120 corners::posix, needs: &["vexfs-format"];
+    "mount_corners" "options, remounts, a freeze and /sys do as they are told"
+        Full Settled 120 corners::mount, needs: &["vexfs-format"];
+    "errors_option" "damage gives an error, then what errors= says; fsck repairs it"
+        Full Settled 120 corners::errors_option, needs: &["vexfs-format"];
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
     "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"
