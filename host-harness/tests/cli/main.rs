@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod leftovers;
+mod report;
 mod template;
 mod tinyfs;
 mod twice;
@@ -21,6 +22,9 @@ fn main() {
     }
     for (name, test) in leftovers::TESTS {
         trials.push(Trial::test(format!("leftovers::{name}"), *test));
+    }
+    for (name, test) in report::TESTS {
+        trials.push(Trial::test(format!("report::{name}"), *test));
     }
     for (name, test) in template::TESTS {
         trials.push(Trial::test(format!("template::{name}"), *test));

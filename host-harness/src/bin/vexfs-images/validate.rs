@@ -12,7 +12,7 @@ use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
-use host_harness::report::{JunitReporter, TerminalReporter};
+use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
 use host_harness::runner::{self, SharedReporters};
 use host_harness::stored::{self, Basis};
 use image_builder::{BuildEvent, Image, ToolsRequest};
@@ -99,7 +99,8 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         .collect::<anyhow::Result<Vec<Image>>>()?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.verbose, false);
-    let reporters = SharedReporters::new(vec![Box::new(terminal)]);
+    let recorder = Recorder::new(&layout, &host);
+    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });
