@@ -14,6 +14,7 @@ mod invitation;
 mod limits;
 mod load;
 mod module;
+mod performance;
 mod secrets;
 mod service;
 mod vexctl;
@@ -193,6 +194,8 @@ pub const REGISTRY: &[Check] = checks! {
         Full Settled 290 limits::module_reload;
     "mount_cycles" "mounts and unmounts again and again, and what was written stays"
         Full Settled 300 filesystem::mount_cycles, needs: &["persistence"];
+    "performance" "fio and search cost no more beside ext4 than they did on this kind of host"
+        Full PowerOn 600 performance::beside_the_stored;
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
     "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"

@@ -127,11 +127,9 @@ impl Metric {
 impl Record {
     /// A record of now.
     pub fn new(fingerprint: Fingerprint, metrics: Vec<Metric>) -> Record {
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let utc = crate::stored::utc(now.as_secs());
         Record {
             schema: SCHEMA,
-            time: utc.replacen(' ', "T", 1).replace(" UTC", "Z"),
+            time: now(),
             fingerprint,
             metrics,
             waterfall: Vec::new(),
@@ -166,6 +164,13 @@ impl Record {
         write_whole(&path, &text)?;
         Ok(path)
     }
+}
+
+/// The time, in RFC 3339, UTC.
+pub(super) fn now() -> String {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let utc = crate::stored::utc(now.as_secs());
+    utc.replacen(' ', "T", 1).replace(" UTC", "Z")
 }
 
 /// Writes a file by rename, making its folder.

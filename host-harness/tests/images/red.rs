@@ -90,6 +90,8 @@ pub const CASES: &[Red] = &[
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo 0 > /mnt/vexfs/round; umount /mnt/vexfs" },
     Red { name: "line_too_many", check: "mount_cycles", point: "halfway", title: "lines",
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo more >> /mnt/vexfs/rounds; umount /mnt/vexfs" },
+    Red { name: "slower_than_stored", check: "performance", point: "stored", title: "times what it costs the peer in the same guest",
+          script: "" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",
           script: "mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 somebody' > /root/.ssh/authorized_keys" },
     Red { name: "strange_user", check: "inventory", point: "start", title: "user intruder is not declared",

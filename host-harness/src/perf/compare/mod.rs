@@ -13,7 +13,6 @@
 //! same reason. What it does not see is what instructions do not show: caches, and the disk's own
 //! speed. `perf run` measures those with the host's clock.
 
-mod block;
 mod outcome;
 mod thresholds;
 
@@ -22,9 +21,8 @@ use std::sync::Arc;
 pub use outcome::{Comparison, Row};
 pub use thresholds::{Pairs, Threshold, Thresholds};
 
-use block::{Bench, Costs, Module};
-
 use super::machines::exact_fork;
+use super::workbench::{Disk, Subject, Workbench};
 use crate::lab::{Failure, Setup};
 
 /// Size of the work in one block; found by trial, so that a block takes a few seconds under emulation
@@ -41,6 +39,9 @@ pub struct Side {
     /// The module's file; `None` for the image's own.
     pub module: Option<Vec<u8>>,
 }
+
+/// What one operation of each piece of work cost, by name.
+type Costs = std::collections::BTreeMap<String, f64>;
 
 /// The pairs of each metric so far.
 type Taken = std::collections::BTreeMap<String, Vec<(f64, f64)>>;
@@ -96,8 +97,8 @@ enum Which {
 
 /// Both sides, ready for blocks.
 struct Sides {
-    base: (Arc<Bench>, Module),
-    new: (Arc<Bench>, Module),
+    base: (Arc<Workbench>, Subject),
+    new: (Arc<Workbench>, Subject),
 }
 
 impl Sides {
@@ -116,23 +117,24 @@ impl Sides {
         })
     }
 
-    async fn bench(side: &Side, name: &str) -> Result<Bench, Failure> {
+    async fn bench(side: &Side, name: &str) -> Result<Workbench, Failure> {
         let guest = exact_fork(&side.setup, name).await?;
-        Bench::new(guest, &side.setup.image.manifest.source.config, SCALE).await
+        let source = &side.setup.image.manifest.source.config;
+        Workbench::new(guest, source, Disk::Memory, SCALE).await
     }
 
-    async fn module(bench: &Bench, side: &Side, name: &str) -> Result<Module, Failure> {
+    async fn module(bench: &Workbench, side: &Side, name: &str) -> Result<Subject, Failure> {
         match &side.module {
             Some(bytes) => bench.bring(bytes, name).await,
-            None => Ok(Module::OfTheImage),
+            None => Ok(Subject::UnderTest),
         }
     }
 
     async fn block(&self, which: Which) -> Result<Costs, Failure> {
-        let (bench, module) = match which {
+        let (bench, subject) = match which {
             Which::Base => &self.base,
             Which::New => &self.new,
         };
-        bench.block(module).await
+        Ok(bench.block(subject).await?.costs())
     }
 }

@@ -1,6 +1,7 @@
 //! `vexfs-images perf`
 
 mod compare;
+mod run;
 
 use std::path::Path;
 
@@ -19,6 +20,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Measure, and write what was measured to reports/perf
+    Run(run::Args),
     /// Say whether NEW is slower than BASE: exit code 0 no, 1 yes, 75 this host cannot tell
     Compare(compare::Args),
 }
@@ -26,6 +29,7 @@ enum What {
 /// Measures.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     match args.what {
+        What::Run(args) => run::run(args).await,
         What::Compare(args) => compare::run(args).await,
     }
 }
