@@ -8,6 +8,7 @@ pub mod agent;
 pub mod boot;
 pub mod codec;
 pub mod compare;
+mod difference;
 pub mod filesystem;
 mod fingerprint;
 pub mod fio;
@@ -27,6 +28,7 @@ use image_builder::SourceConfig;
 use crate::lab::{Failure, Guest};
 use workbench::{Disk, Peer, Subject, Workbench};
 
+pub use difference::difference;
 pub use fingerprint::Fingerprint;
 pub use record::{Direction, Metric, Percentiles, Record, SCHEMA, Stage, UnitTime, Waterfall};
 pub use table::table;

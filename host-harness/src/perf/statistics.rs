@@ -79,6 +79,37 @@ pub fn ratio(pairs: &[(f64, f64)], seed: u64) -> Option<Interval> {
     })
 }
 
+/// The interval of the ratio of two medians whose samples were not taken in turns: all that two records
+/// can show. `None` as for [`ratio`].
+pub fn ratio_of_medians(before: &[f64], after: &[f64], seed: u64) -> Option<Interval> {
+    let sound = |values: &[f64]| {
+        values.len() >= FEWEST_PAIRS && values.iter().all(|v| v.is_finite() && *v > 0.0)
+    };
+    if !sound(before) || !sound(after) {
+        return None;
+    }
+    let centre = (median(after)? / median(before)?).ln();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut again = |values: &[f64]| {
+        let drawn: Vec<f64> = values
+            .iter()
+            .map(|_| values[random.usize(..values.len())])
+            .collect();
+        median(&drawn)
+    };
+    let mut drawn = (0..DRAWS)
+        .map(|_| Some((again(after)? / again(before)?).ln()))
+        .collect::<Option<Vec<f64>>>()?;
+    drawn.sort_by(f64::total_cmp);
+    let tail = DRAWS / 200;
+    let wider = widening(before.len().min(after.len()));
+    Some(Interval {
+        ratio: centre.exp(),
+        low: (centre - (centre - drawn[tail]) * wider).exp(),
+        high: (centre + (drawn[DRAWS - 1 - tail] - centre) * wider).exp(),
+    })
+}
+
 /// The mean of what is left without the extremes; sorts its argument.
 fn trimmed_mean(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -228,6 +259,15 @@ mod tests {
         assert_eq!(ratio(&[(f64::NAN, 1.0); 8], 1), None);
         let same = ratio(&[(2.0, 2.0); 4], 1).expect("enough");
         assert_eq!((same.ratio, same.low, same.high), (1.0, 1.0, 1.0));
+    }
+
+    #[test]
+    fn medians_of_two_records_are_compared() {
+        let (before, after): (Vec<f64>, Vec<f64>) = pairs(30, 1.5, 0.02, 4).into_iter().unzip();
+        let interval = ratio_of_medians(&before, &after, 1).expect("enough");
+        assert!(interval.low < 1.5 && 1.5 < interval.high, "{interval:?}");
+        assert_eq!(ratio_of_medians(&before[..3], &after, 1), None);
+        assert_eq!(ratio_of_medians(&before, &[0.0; 9], 1), None);
     }
 
     #[test]

@@ -164,8 +164,8 @@ mod tests {
         let stages = told("console-bios.log", 1.5);
         let all = ["firmware", "loader", "kernel", "initramfs", "user space"];
         assert_eq!(names(&stages), all);
-        assert_eq!(stages[0].1, 0.157);
-        assert_eq!(stages[1].1, 1.343);
+        assert_eq!(stages[0].1, 0.128);
+        assert_eq!(stages[1].1, 1.372);
         assert_eq!(stages[2].1, 2.0);
     }
 

@@ -3,13 +3,16 @@
 mod compare;
 mod run;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use host_harness::dossier::Policy;
 use host_harness::host::Host;
 use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
+use host_harness::perf::{self, Record};
 use image_builder::{BuildEvent, Image, ToolsRequest};
+
+use crate::options::Usage;
 
 /// Options of `perf`.
 #[derive(Debug, clap::Args)]
@@ -22,6 +25,18 @@ pub struct Args {
 enum What {
     /// Measure, and write what was measured to reports/perf
     Run(run::Args),
+    /// Show two records beside each other; those of unlike hosts only when that is asked for
+    Diff {
+        /// A record that `perf run` wrote
+        #[arg(value_name = "OLD.json")]
+        old: PathBuf,
+        /// A later one
+        #[arg(value_name = "NEW.json")]
+        new: PathBuf,
+        /// Show figures of unlike hosts all the same
+        #[arg(long)]
+        across_hosts: bool,
+    },
     /// Say whether NEW is slower than BASE: exit code 0 no, 1 yes, 75 this host cannot tell
     Compare(compare::Args),
 }
@@ -30,6 +45,16 @@ enum What {
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     match args.what {
         What::Run(args) => run::run(args).await,
+        What::Diff {
+            old,
+            new,
+            across_hosts,
+        } => {
+            let read = |path: &Path| Record::read(path).map_err(Usage);
+            let text = perf::difference(&read(&old)?, &read(&new)?, across_hosts);
+            print!("{}", text.map_err(Usage)?);
+            Ok(0)
+        }
         What::Compare(args) => compare::run(args).await,
     }
 }
