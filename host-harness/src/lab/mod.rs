@@ -464,7 +464,7 @@ fn draw() -> u64 {
     u64::from(getrandom::u32().unwrap_or_else(|_| clock()) >> 1)
 }
 
-fn sha256(path: &std::path::Path) -> std::io::Result<String> {
+fn sha256(path: &Path) -> std::io::Result<String> {
     use sha2::{Digest, Sha256};
     let mut file = std::fs::File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
