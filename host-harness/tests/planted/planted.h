@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * A slowdown for the gate to find: where a file's blocks are is looked up PLANTED times more than
- * needed. Included by the compiler's -include in iomap.c alone (see `plant` in tests/planted.sh).
+ * needed. Included by the compiler's -include in iomap.c alone (see tests/cli/perf.rs).
  */
 #include "vexfs.h"
 

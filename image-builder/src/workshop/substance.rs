@@ -4,7 +4,9 @@
 //! which is a digest over both. A renamed variable changes `srcversion`, which is a digest over the
 //! source. Neither changes what the module does.
 
-use object::{File, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags};
+use object::{
+    File, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags,
+};
 
 use crate::key;
 
@@ -31,13 +33,19 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
         }
     };
     let counts = |section: &object::Section<'_, '_>| {
-        let kept = matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & ALLOC != 0);
+        let kept =
+            matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & ALLOC != 0);
         kept && section.name() != Ok(BUILD_ID)
     };
     for section in file.sections().filter(counts) {
         let name = section.name().unwrap_or_default();
         let data = section.data().map_err(|error| format!("{name}: {error}"))?;
-        let flags = format!("{:?} {} {}", section.flags(), section.align(), section.size());
+        let flags = format!(
+            "{:?} {} {}",
+            section.flags(),
+            section.align(),
+            section.size()
+        );
         put(&[b"section", name.as_bytes(), flags.as_bytes()]);
         match name {
             MODINFO => {

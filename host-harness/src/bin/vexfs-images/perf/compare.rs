@@ -12,6 +12,7 @@ use host_harness::perf::Fingerprint;
 use host_harness::perf::compare::{self, Comparison, Side, Thresholds};
 use host_harness::perf::statistics::Verdict;
 use host_harness::report::JunitReporter;
+use image_builder::{Image, Workshop, WorkshopRequest};
 
 use super::{setup, short};
 use crate::options::{self, Machines, Place, Usage};
@@ -19,13 +20,13 @@ use crate::options::{self, Machines, Place, Usage};
 /// Options of `perf compare`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The baseline: a module (.ko) or an image (variant, folder or disk)
+    /// The baseline: a module (.ko), a source tree, or an image (variant, folder or disk)
     #[arg(value_name = "BASE")]
     base: PathBuf,
     /// The candidate, likewise
     #[arg(value_name = "NEW")]
     new: PathBuf,
-    /// The image that modules are loaded in
+    /// The image that modules are built for and loaded in
     #[arg(long, value_name = "IMAGE", default_value = "minimal")]
     image: PathBuf,
     /// What is judged and how strictly [default: the table in host-harness/src/perf/compare]
@@ -103,20 +104,78 @@ fn progress(so_far: &Comparison, begin: Instant) -> String {
 
 /// What a user means by BASE or NEW.
 async fn side(layout: &Layout, host: &Host, word: &Path, image: &Path) -> anyhow::Result<Side> {
-    let is_module = word.extension().is_some_and(|end| end == "ko");
-    let module = match is_module {
-        true => Some(std::fs::read(word).map_err(|error| {
-            Usage(format!(
-                "cannot read the module {}: {error}",
-                word.display()
-            ))
-        })?),
-        false => None,
+    let kind = Kind::of(word);
+    let image = options::image(layout, if kind == Kind::Image { word } else { image })?;
+    let module = match kind {
+        Kind::Image => None,
+        Kind::Module => Some(read(word)?),
+        Kind::Tree => Some(read(&built(layout, word, &image).await?)?),
     };
-    let image = options::image(layout, if is_module { image } else { word })?;
     Ok(Side {
         name: short(word),
         setup: Arc::new(setup(layout, host, image).await?),
         module,
     })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Image,
+    Module,
+    Tree,
+}
+
+impl Kind {
+    fn of(word: &Path) -> Kind {
+        if word.extension().is_some_and(|end| end == "ko") {
+            Kind::Module
+        } else if word.is_dir() && !word.join("manifest.json").is_file() {
+            Kind::Tree
+        } else {
+            Kind::Image
+        }
+    }
+}
+
+fn read(module: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = std::fs::read(module);
+    Ok(bytes.map_err(|error| {
+        Usage(format!(
+            "cannot read the module {}: {error}",
+            module.display()
+        ))
+    })?)
+}
+
+/// The module of a source tree, for the image's kernel.
+async fn built(layout: &Layout, tree: &Path, image: &Image) -> anyhow::Result<PathBuf> {
+    eprintln!("building {}", tree.display());
+    let request = WorkshopRequest {
+        workspace: layout.workspace.clone(),
+        source: tree.to_owned(),
+        purpose: "compare".into(),
+        out_dir: layout.out.clone(),
+        cache_dir: layout.cache.clone(),
+        mirror: None,
+    };
+    let mut workshop = Workshop::open(request, image)?;
+    Ok(workshop.make(&()).await?.module)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_trees_and_images_are_told_apart() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
+        std::fs::create_dir(&tree).expect("made");
+        std::fs::create_dir(&image).expect("made");
+        std::fs::write(image.join("manifest.json"), "{}").expect("written");
+        assert_eq!(Kind::of(&tree), Kind::Tree);
+        assert_eq!(Kind::of(&image), Kind::Image);
+        assert_eq!(Kind::of(&tree.join("vexfs.ko")), Kind::Module);
+        assert_eq!(Kind::of(Path::new("minimal")), Kind::Image);
+    }
 }
