@@ -41,8 +41,10 @@ pub struct WorkshopRequest {
     pub workspace: PathBuf,
     /// The tree: a folder. It is read, never written to.
     pub source: PathBuf,
-    /// What the workshop is for, and what tells it from others of the same tree: `try`, `bisect`.
+    /// What the workshop is for, a word: `try`, `bisect`.
     pub purpose: String,
+    /// What tells it from others of the same purpose, for example where the user has the tree.
+    pub name: String,
     /// Where `logs/` is made.
     pub out_dir: PathBuf,
     /// Where workshops, builder roots and downloaded packages are kept.
@@ -76,6 +78,8 @@ pub struct Product {
     pub config: SourceConfig,
     /// Files of the tree that an image has besides the module.
     pub installed: Vec<Installed>,
+    /// Whether depmod(8) would write other things about it than about the image's own module.
+    pub depmod: bool,
     /// Files that had changed since the last build here, relative to the tree.
     pub changed: Vec<PathBuf>,
     /// Whether all was built, not only what changed, and why.
@@ -114,8 +118,7 @@ impl Workshop {
     /// # Errors
     /// When there is no such folder, or programs are missing on this host.
     pub fn open(request: WorkshopRequest, image: &Image) -> Result<Workshop, BuildError> {
-        let absolute =
-            |path: &Path| std::path::absolute(path).map_err(BuildError::io("find", path));
+        let absolute = |path: &Path| std::path::absolute(path).map_err(BuildError::io("find", path));
         let request = WorkshopRequest {
             workspace: absolute(&request.workspace)?,
             source: absolute(&request.source)?,
@@ -135,7 +138,7 @@ impl Workshop {
         let name = key::digest(format!(
             "{} {} {}",
             request.purpose,
-            request.source.display(),
+            request.name,
             image.manifest.kernel.release
         ));
         let home = request.cache_dir.join(HOME).join(&name[..16]);
@@ -174,16 +177,18 @@ impl Workshop {
     /// Digest of what the kernel makes of the image's own module; see [`Product::substance`]. `None`
     /// when the image was built without keeping it.
     pub fn substance_of_image(&self) -> Option<String> {
+        substance::digest(&self.debug_of_image()?).ok()
+    }
+
+    /// The image's own module, which lies beside the image with its debug information.
+    fn debug_of_image(&self) -> Option<Vec<u8>> {
         let debug = self.image.manifest.module.debug.as_ref()?;
-        let bytes = fs::read(self.image.dir.join(&debug.name)).ok()?;
-        substance::digest(&bytes).ok()
+        fs::read(self.image.dir.join(&debug.name)).ok()
     }
 
     /// A value of the `.modinfo` of the image's own module, such as `vermagic`.
-    pub fn modinfo_of_image(&self, name: &str) -> Option<String> {
-        let debug = self.image.manifest.module.debug.as_ref()?;
-        let bytes = fs::read(self.image.dir.join(&debug.name)).ok()?;
-        module::modinfo(&bytes, name)
+    fn modinfo_of_image(&self, name: &str) -> Option<String> {
+        module::modinfo(&self.debug_of_image()?, name)
     }
 
     /// Builds what has changed since the last time.
@@ -233,10 +238,7 @@ impl Workshop {
         };
         let command = builder::enter(&entry, &build, release)
             .arg(format!("PRODUCED={}", config.produced))
-            .arg(format!(
-                "INSTALL={}",
-                crate::stages::tree_files::words(&config)
-            ))
+            .arg(format!("INSTALL={}", crate::stages::tree_files::words(&config)))
             .args(["sh", "-euc", module::BUILD, "sh"])
             .args(&config.build);
         if let Err(error) = site.step(module::STAGE, command).await {
@@ -254,6 +256,20 @@ impl Workshop {
             took: begin.elapsed(),
             ..self.product(&name, &config)?
         })
+    }
+
+    /// Whether the tree is as it was when it was last built here.
+    pub fn is_current(&self) -> bool {
+        let state = self.state();
+        let (source, copy) = (&self.request.source, self.home.join("build/src"));
+        tree::is_current(source, &copy, &state.files).unwrap_or(false)
+    }
+
+    fn state(&self) -> State {
+        fs::read(self.home.join(STATE))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
     }
 
     /// What the compiler said in a log, without what make says of its own doings, and with the paths of
@@ -304,7 +320,10 @@ impl Workshop {
         {
             return Ok(entry.dir.clone());
         }
-        let place = (&*self.request.workspace, self.request.mirror.as_deref());
+        let place = (
+            &*self.request.workspace,
+            self.request.mirror.as_deref(),
+        );
         let entry = builder::of_image(site, place, &self.image.manifest, config).await?;
         let dir = entry.dir.clone();
         self.builder = Some((config.build_packages.clone(), entry));
@@ -313,14 +332,14 @@ impl Workshop {
 
     /// Brings the mirror up to date; says why it was made anew, if it was, and what was known before. The
     /// folder is marked as unfinished afterwards.
-    fn mirror(&self, made_from: &str) -> Result<(tree::Update, Option<String>, State), BuildError> {
+    fn mirror(
+        &self,
+        made_from: &str,
+    ) -> Result<(tree::Update, Option<String>, State), BuildError> {
         let source = &self.request.source;
         let copy = self.home.join("build/src");
         let mark = self.home.join(UNFINISHED);
-        let mut before: State = fs::read(self.home.join(STATE))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+        let mut before = self.state();
         let mut anew = match (copy.is_dir(), mark.exists()) {
             (false, _) => Some("for the first time".to_owned()),
             (true, true) => Some("the last build was interrupted".to_owned()),
@@ -434,10 +453,7 @@ impl Workshop {
             fs::write(draft.join(module::MODULE), &stripped)?;
             fs::write(draft.join(module::MODULE_DEBUG), &debug)?;
             for n in 0..config.install.len() {
-                let (from, to) = (
-                    build.join(format!("install/{n}")),
-                    draft.join(n.to_string()),
-                );
+                let (from, to) = (build.join(format!("install/{n}")), draft.join(n.to_string()));
                 fs::copy(from, to)?;
             }
             fs::rename(&draft, &place)
@@ -477,6 +493,9 @@ impl Workshop {
             module,
             sha256: key::digest(&bytes),
             substance,
+            depmod: self
+                .debug_of_image()
+                .is_none_or(|its| module::dependencies(&its) != module::dependencies(&bytes)),
             config: config.clone(),
             installed,
             changed: Vec::new(),
@@ -539,11 +558,9 @@ fn keep_newest(home: &Path, kept: usize, keep: &Path) {
 fn said(text: &str, source: &Path) -> Vec<String> {
     let own = |line: &&str| {
         let line = line.trim_start();
-        let progress = line
-            .split(' ')
-            .next()
-            .is_some_and(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase()))
-            && line.contains(' ')
+        let progress = line.split(' ').next().is_some_and(|word| {
+            word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase())
+        }) && line.contains(' ')
             && !line.contains(": ");
         !(line.is_empty()
             || progress

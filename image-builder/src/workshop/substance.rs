@@ -4,9 +4,7 @@
 //! which is a digest over both. A renamed variable changes `srcversion`, which is a digest over the
 //! source. Neither changes what the module does.
 
-use object::{
-    File, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags,
-};
+use object::{File, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags};
 
 use crate::key;
 
@@ -33,19 +31,13 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
         }
     };
     let counts = |section: &object::Section<'_, '_>| {
-        let kept =
-            matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & ALLOC != 0);
+        let kept = matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.0 & ALLOC != 0);
         kept && section.name() != Ok(BUILD_ID)
     };
     for section in file.sections().filter(counts) {
         let name = section.name().unwrap_or_default();
         let data = section.data().map_err(|error| format!("{name}: {error}"))?;
-        let flags = format!(
-            "{:?} {} {}",
-            section.flags(),
-            section.align(),
-            section.size()
-        );
+        let flags = format!("{:?} {} {}", section.flags(), section.align(), section.size());
         put(&[b"section", name.as_bytes(), flags.as_bytes()]);
         match name {
             MODINFO => {
@@ -60,7 +52,7 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
         }
         for (offset, relocation) in section.relocations() {
             let kind = match relocation.flags() {
-                RelocationFlags::Elf { r_type } => r_type,
+                RelocationFlags::Elf { r_type, .. } => r_type.0,
                 _ => 0,
             };
             let target = match relocation.target() {
@@ -75,7 +67,7 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
     let mut symbols: Vec<String> = file
         .symbols()
         .filter(|one| one.size() > 0)
-        .map(|one| format!("{} {}", symbol(&file, Some(one)), one.size()))
+        .map(|one| format!("{} {}", one.size(), symbol(&file, Some(one))))
         .collect();
     symbols.sort();
     put(&[b"symbols", symbols.join("\n").as_bytes()]);
