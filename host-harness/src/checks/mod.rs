@@ -15,6 +15,7 @@ mod invitation;
 mod limits;
 mod load;
 mod module;
+mod performance;
 mod proof;
 mod secrets;
 mod service;
@@ -233,6 +234,8 @@ pub const REGISTRY: &[Check] = checks! {
         Full Settled 120 corners::mount, needs: &["vexfs-format"];
     "errors_option" "damage gives an error, then what errors= says; fsck repairs it"
         Full Settled 120 corners::errors_option, needs: &["vexfs-format"];
+    "performance" "fio and search cost no more beside ext4 than they did on this kind of host"
+        Full PowerOn 600 performance::beside_the_stored;
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
     "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"

@@ -139,6 +139,14 @@ impl Guest {
     /// # Errors
     /// When it cannot be mounted.
     pub async fn tools(&self, _lab: &Lab) -> Result<String, Failure> {
+        self.mount_tools().await
+    }
+
+    /// As [`Guest::tools`], for one who has no lab.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    pub async fn mount_tools(&self) -> Result<String, Failure> {
         self.sh(&format!(
             "mkdir -p {TOOLS}
              mountpoint -q {TOOLS} || mount -o ro /dev/disk/by-id/virtio-vexfs-tools {TOOLS}"

@@ -151,7 +151,7 @@ impl Guest {
     }
 
     /// Races a request against the machine's death, which explains more than a broken connection.
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         doing: &str,
         request: impl Future<Output = Result<T, AgentError>>,
@@ -247,10 +247,18 @@ impl Guest {
     ///
     /// # Errors
     /// When it cannot be read here or written there.
-    pub(super) async fn put(&self, from: &Path, to: &str) -> Result<(), Failure> {
+    pub async fn put(&self, from: &Path, to: &str) -> Result<(), Failure> {
         let content = std::fs::read(from)
             .map_err(|e| Failure::Infrastructure(format!("cannot read {}: {e}", from.display())))?;
-        let put = self.0.client.put_file(to, 0o700, &content, self.0.patience);
+        self.put_bytes(&content, to).await
+    }
+
+    /// Puts a file with this content into the guest, executable for root.
+    ///
+    /// # Errors
+    /// When it cannot be written there.
+    pub async fn put_bytes(&self, content: &[u8], to: &str) -> Result<(), Failure> {
+        let put = self.0.client.put_file(to, 0o700, content, self.0.patience);
         self.ask(&format!("put {to}"), put).await
     }
 

@@ -17,7 +17,7 @@ mod seed_disk;
 mod setup;
 mod uninvited;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,8 @@ use image_builder::{Manifest, SourceConfig};
 use crate::checks::counts::Scale;
 use crate::checks::{Check, Start};
 use crate::event::Part;
-use crate::machine::{ExtraDisk, Firmware, Machine, MachineSpec};
+use crate::machine::{Accelerator, ExtraDisk, Firmware, Machine, MachineSpec};
+use crate::perf::Fingerprint;
 use crate::snapshot::admission;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
@@ -48,6 +49,7 @@ pub struct Boot {
     firmware: Firmware,
     disk_bytes: Option<u64>,
     disks: Vec<ExtraDisk>,
+    counts_instructions: bool,
 }
 
 impl Boot {
@@ -73,6 +75,13 @@ impl Boot {
     /// On a system disk of that size, which is larger than the image.
     pub fn on_disk_of(mut self, bytes: u64) -> Boot {
         self.disk_bytes = Some(bytes);
+        self
+    }
+
+    /// With a clock that counts instructions where that can be had (under emulation), and one processor:
+    /// time is then work, whatever else the host does.
+    pub fn counting_instructions(mut self) -> Boot {
+        self.counts_instructions = true;
         self
     }
 
@@ -198,6 +207,21 @@ impl Lab {
     /// Something the report says of this run beside how it ended.
     pub fn fact(&mut self, name: &str, value: impl ToString) {
         self.facts.push((name.to_owned(), value.to_string()));
+    }
+
+    /// What figures of this run depend on.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.setup.host, &self.setup.image)
+    }
+
+    /// What executes guests here.
+    pub fn accelerator(&self) -> Accelerator {
+        self.setup.host.accel.chosen
+    }
+
+    /// Where what outlives a run is kept.
+    pub fn cache(&self) -> &Path {
+        &self.setup.layout.cache
     }
 
     /// What the image says about itself.
@@ -327,6 +351,10 @@ impl Lab {
             ..self.setup.spec(self.check.name, self.logs())
         };
         spec.disks.extend(boot.disks);
+        if boot.counts_instructions {
+            spec.counts_instructions = spec.accelerator == Accelerator::Tcg;
+            spec.cpus = 1;
+        }
         let ticket = admission::enter(&spec).await.map_err(|e| {
             Failure::Infrastructure(format!("cannot wait for room on this host: {e}"))
         })?;
@@ -446,7 +474,7 @@ fn draw() -> u64 {
     u64::from(getrandom::u32().unwrap_or_else(|_| clock()) >> 1)
 }
 
-fn sha256(path: &std::path::Path) -> std::io::Result<String> {
+fn sha256(path: &Path) -> std::io::Result<String> {
     use sha2::{Digest, Sha256};
     let mut file = std::fs::File::open(path)?;
     let mut buffer = vec![0; 1 << 20];

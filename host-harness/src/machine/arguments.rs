@@ -187,7 +187,18 @@ impl Arguments {
         );
         match spec.accelerator {
             Accelerator::Tcg => {
-                self.add("-accel", format!("tcg,thread=multi,tb-size={TB_SIZE_MIB}"));
+                let thread = if spec.counts_instructions {
+                    // While the guest sleeps its clock follows the host's: `sleep=off` would jump to
+                    // the next timer and make every wait for a disk look endless.
+                    self.add("-icount", "shift=0,sleep=on");
+                    "single"
+                } else {
+                    "multi"
+                };
+                self.add(
+                    "-accel",
+                    format!("tcg,thread={thread},tb-size={TB_SIZE_MIB}"),
+                );
                 // Five-level page tables cost the emulator a fifth memory access per TLB miss and
                 // serve no guest of ours; svm makes guests load KVM, to no use.
                 self.add("-cpu", "max,la57=off,svm=off");

@@ -201,6 +201,11 @@ pub struct MachineSpec {
     /// Whether memory lives in a file that outlasts QEMU, so that the machine can be frozen into a
     /// snapshot.
     pub freezable: bool,
+    /// Whether the guest's clocks count the instructions it has executed, one a nanosecond, instead of
+    /// following the host's: time in the guest is then the work done, whatever else the host does.
+    /// Only under emulation; the guest should have one processor, for several would share the count.
+    #[serde(default)]
+    pub counts_instructions: bool,
 }
 
 impl MachineSpec {
@@ -239,6 +244,7 @@ impl MachineSpec {
             network: Network::default(),
             may_reboot: true,
             freezable: false,
+            counts_instructions: false,
         }
     }
 }

@@ -124,6 +124,8 @@ pub const CASES: &[Red] = &[
           script: "fsck.vexfs -y /dev/disk/by-id/virtio-vexfs-scratch || [ $? = 1 ]" },
     Red { name: "no_udev_rule", check: "udev", point: "start", title: "no `ID_FS_TYPE=vexfs`",
           script: "rm /usr/lib/udev/rules.d/60-vexfs.rules; udevadm control --reload" },
+    Red { name: "slower_than_stored", check: "performance", point: "stored", title: "times what it costs the peer in the same guest",
+          script: "" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",
           script: "mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 somebody' > /root/.ssh/authorized_keys" },
     Red { name: "strange_user", check: "inventory", point: "start", title: "user intruder is not declared",

@@ -149,6 +149,14 @@ fn cases() -> Vec<(&'static str, (MachineSpec, Wiring))> {
             )
         }),
         ("fork-user", fork(spec(), wiring(), true)),
+        ("fork-counts-instructions", {
+            let spec = MachineSpec {
+                counts_instructions: true,
+                cpus: 1,
+                ..spec()
+            };
+            fork(spec, wiring(), true)
+        }),
         ("fork-kernel", fork(kernel_spec, kernel_wiring, false)),
         ("network-no-vsock-no-sandbox", {
             let (spec, wiring) = uninvited(MachineSpec { network, ..bare }, wiring());
