@@ -21,6 +21,7 @@ pub mod host;
 pub mod lab;
 pub mod layout;
 pub mod machine;
+pub mod perf;
 pub mod report;
 pub mod runner;
 mod secret_scan;

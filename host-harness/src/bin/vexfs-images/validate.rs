@@ -157,7 +157,8 @@ pub async fn judge(
     reporters.catch_up(&Event::RunStarted {
         facts: host.facts(),
     });
-    let tools = tools(layout, reporters).await?;
+    let full = selected.iter().any(|check| check.tier == Tier::Full);
+    let tools = tools(layout, full, reporters).await?;
     let manner = runner::Manner {
         jobs: which.parallel.unwrap_or_else(runner::jobs),
         retries: which.retries,
@@ -218,9 +219,14 @@ pub async fn judge(
     Ok(tally.exit_code())
 }
 
-/// The disk with the tools that checks bring along.
-async fn tools(layout: &Layout, reporters: &SharedReporters) -> anyhow::Result<PathBuf> {
+/// The disk with the tools that checks bring along; those of the full tier bring more.
+async fn tools(
+    layout: &Layout,
+    full: bool,
+    reporters: &SharedReporters,
+) -> anyhow::Result<PathBuf> {
     let request = ToolsRequest {
+        full,
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)
