@@ -7,7 +7,7 @@ use criterion::Throughput;
 use criterion::measurement::{Measurement, ValueFormatter};
 use host_harness::dossier::Policy;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Setup};
+use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use image_builder::{Image, ToolsRequest};
 
@@ -40,6 +40,7 @@ pub async fn minimal() -> Setup {
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
+        agent_deadline: FIRST_ANSWER,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,

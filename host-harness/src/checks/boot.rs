@@ -35,14 +35,15 @@ pub(super) async fn settled(guest: &Guest) -> Result<(), Failure> {
 }
 
 /// What a boot leaves that must not depend on which boot it was. Left out: `systemd-fsckd`, which
-/// ends by itself half a minute after the checks of the disks, and the mounts of credentials. udev goes on loading modules after
+/// ends by itself half a minute after the checks of the disks, the mounts of credentials, and the order of
+/// mounts: systemd makes those of fstab side by side. udev goes on loading modules after
 /// systemd is done, so it is waited for.
 async fn portrait(guest: &Guest) -> Result<String, Failure> {
     guest
         .sh("udevadm settle --timeout=60
              uname -r
              sed 's/ *$//' /proc/cmdline
-             findmnt --real --noheadings --output TARGET,FSTYPE,OPTIONS
+             findmnt --real --list --noheadings --output TARGET,FSTYPE,OPTIONS | sort
              lsblk --noheadings --output NAME,SIZE,FSTYPE /dev/vda
              systemctl list-units --type service,socket,mount --state active,failed --plain --no-legend \
                | awk '{print $1}' | grep -v -e '^run-credentials' -e '^systemd-fsckd' | sort

@@ -7,6 +7,7 @@ mod template;
 mod tinyfs;
 mod twice;
 mod verdict;
+mod workflows;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -33,6 +34,9 @@ fn main() {
     }
     for (name, test) in verdict::TESTS {
         trials.push(Trial::test(format!("verdict::{name}"), *test));
+    }
+    for (name, test) in workflows::TESTS {
+        trials.push(Trial::test(format!("workflows::{name}"), *test));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
