@@ -58,8 +58,11 @@ impl Repository<'_> {
         let words = ["list-tags".to_owned(), format!("docker://{}", self.name)];
         let text = match self.skopeo("list tags", words).await {
             Ok(text) => text,
+            // How the error reads depends on the registry and on skopeo's version.
             Err(PublishError::Program { said, .. })
-                if said.contains("name unknown") || said.contains("NAME_UNKNOWN") =>
+                if ["404 (Not Found)", "name unknown", "NAME_UNKNOWN"]
+                    .iter()
+                    .any(|word| said.contains(word)) =>
             {
                 return Ok(Vec::new());
             }

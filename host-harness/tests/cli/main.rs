@@ -2,6 +2,7 @@
 //! non-zero exit, and however it ends, nothing of it is left.
 
 mod bad_input;
+mod delivery;
 mod leftovers;
 mod template;
 mod tinyfs;
@@ -19,6 +20,9 @@ fn main() {
     let mut trials = Vec::new();
     for (name, test) in bad_input::TESTS {
         trials.push(Trial::test(format!("bad_input::{name}"), *test));
+    }
+    for (name, test) in delivery::TESTS {
+        trials.push(Trial::test(format!("delivery::{name}"), *test));
     }
     for (name, test) in leftovers::TESTS {
         trials.push(Trial::test(format!("leftovers::{name}"), *test));

@@ -1,6 +1,7 @@
 //! What `ci` does with what it has made: the build report, the bundle, publishing, and telling.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +11,7 @@ use host_harness::layout::Layout;
 use host_harness::report::build::{BuildLog, BuildReport, ImageRow};
 use host_harness::stored;
 use image_builder::Image;
+use nix::fcntl::{Flock, FlockArg};
 use publisher::{Content, Destination, ImageFiles, Options, Tally};
 
 use crate::validate::Which;
@@ -100,6 +102,7 @@ impl Delivery {
         if images.is_empty() {
             return Ok(());
         }
+        let _lock = lock(layout).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_secs());
         let rows = images.iter().zip(&report.images);
@@ -167,6 +170,17 @@ fn program_log(layout: &Layout) -> anyhow::Result<PathBuf> {
     let logs = layout.logs();
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     Ok(logs.join("publish.log"))
+}
+
+/// One run at a time lays out the bundle and publishes from it; the others wait.
+async fn lock(layout: &Layout) -> anyhow::Result<Flock<File>> {
+    let path = layout.out.join(".bundle.lock");
+    let taken = tokio::task::spawn_blocking(move || {
+        let file = File::create(&path).map_err(|error| (path.clone(), error))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| (path, error.into()))
+    });
+    let taken = taken.await.context("cannot wait for the bundle's lock")?;
+    taken.map_err(|(path, error)| anyhow::anyhow!("cannot lock {}: {error}", path.display()))
 }
 
 fn image_files(image: &Image, row: &ImageRow) -> anyhow::Result<ImageFiles> {
