@@ -40,6 +40,7 @@ mod store;
 mod tree;
 mod verify;
 mod versions;
+mod workshop;
 
 pub use build::build;
 pub use data::variants;
@@ -56,3 +57,4 @@ pub use source_config::SourceConfig;
 pub use stages::faults::faults;
 pub use stages::tools_disk::tools_disk;
 pub use verify::{Finding, sign, verify};
+pub use workshop::{Installed, Product, Workshop, WorkshopRequest};

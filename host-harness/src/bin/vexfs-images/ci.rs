@@ -7,15 +7,15 @@ use host_harness::checks::Tier;
 use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::layout::Layout;
-use host_harness::report::TerminalReporter;
 use host_harness::report::build::{BuildLog, BuildReport};
+use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
 use image_builder::Image;
 
 use crate::delivery::{self, Delivery};
 use crate::options::{self, Machines, Place};
 use crate::summary::Summary;
-use crate::{build, validate};
+use crate::{build, report, validate};
 
 /// Options of `ci`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +60,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
         Box::new(TerminalReporter::new(args.what.verbose, args.what.explain)),
         Box::new(summary.listener()),
         Box::new(log.clone()),
+        Box::new(Recorder::new(&layout, &host)),
     ]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
@@ -95,6 +96,11 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     std::fs::create_dir_all(layout.reports())
         .with_context(|| format!("cannot make {}", layout.reports().display()))?;
     delivery::write(&layout.reports().join("summary.txt"), &text)?;
+    if let Err(error) = report::make(&layout, &report::Format::ALL, None, None).await {
+        report
+            .problems
+            .push(format!("there is no report page: {error:#}"));
+    }
     let delivered = args
         .delivery
         .deliver(&layout, &outcome.images, &args.which, &log, &mut report)
