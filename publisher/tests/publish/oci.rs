@@ -186,7 +186,7 @@ fn registry() -> Result<(), Failed> {
     let from = format!("docker://127.0.0.1:{port}/vexfs/images:minimal-latest");
     must(
         Command::new("skopeo")
-            .args(["copy", "-q", &from])
+            .args(["copy", "-q", "--src-tls-verify=false", &from])
             .arg(format!("dir:{}", copied.display())),
     )?;
     same(&copied)
