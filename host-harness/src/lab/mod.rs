@@ -36,9 +36,10 @@ pub use disks::{Mount, SCRATCH};
 pub use evidence::{Evidence, Remains};
 pub use exhibits::Exhibits;
 pub use failure::Failure;
-pub use guest::Guest;
+pub use guest::{FIRST_ANSWER, Guest};
 pub use last_words::{LastWords, Pace};
 pub use power::CutDisk;
+pub use seed_disk::seed_disk;
 pub use setup::{BOOT_DEADLINE, Break, Setup};
 pub use uninvited::Uninvited;
 
@@ -294,7 +295,8 @@ impl Lab {
     /// When it dies or the agent does not answer in time; with the console's end.
     pub async fn boot(&mut self, boot: Boot) -> Result<Guest, Failure> {
         let machine = self.machine(boot).await?;
-        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline()).await?;
+        let within = (self.setup.boot_deadline, self.setup.agent_deadline);
+        let guest = Guest::meet_within(machine, within, self.check.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
     }
@@ -331,7 +333,7 @@ impl Lab {
     /// # Errors
     /// When the host's mkfs.vfat(8) or mcopy(1) fails.
     pub async fn seed_disk(&self, label: &str, user_data: &str) -> Result<ExtraDisk, Failure> {
-        seed_disk::make(&self.logs(), label, user_data).await
+        seed_disk(&self.logs(), label, user_data).await
     }
 
     /// A machine without a guest to talk to.

@@ -41,6 +41,9 @@ pub struct Setup {
     pub tools: PathBuf,
     /// From power-on to the agent's answer, at most; [`BOOT_DEADLINE`] unless the user says.
     pub boot_deadline: Duration,
+    /// The agent's first answer on a connection it has accepted, at most; [`super::FIRST_ANSWER`]
+    /// unless the user says.
+    pub agent_deadline: Duration,
     /// What to break, in tests that want to see a check fail.
     pub breaks: Vec<Break>,
     /// Which checks leave a dossier.

@@ -12,7 +12,7 @@ use host_harness::checks::{self, Check};
 use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Break, Setup};
+use host_harness::lab::{BOOT_DEADLINE, Break, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
 use host_harness::verdict::Outcome;
@@ -184,6 +184,7 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
+        agent_deadline: FIRST_ANSWER,
         dossiers,
         breaks,
         seed: None,

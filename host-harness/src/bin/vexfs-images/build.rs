@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
-use image_builder::{BuildEvent, BuildRequest, Image, SourceChecks};
+use image_builder::{BuildError, BuildEvent, BuildRequest, Image, SourceChecks};
 
 use crate::options::{Machines, Place, Usage};
 use crate::validate::{self, Again};
@@ -121,25 +120,53 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         facts: host.facts(),
     });
     let begin = Instant::now();
-    let images = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
-    for image in &images {
+    let built = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
+    for image in &built.images {
         println!("{}", image.disk.display());
     }
-    if args.no_validation {
+    let mut code = 0;
+    if args.no_validation || built.images.is_empty() {
         reporters.emit(&Event::RunFinished {
             seconds: begin.elapsed().as_secs_f64(),
         });
-        return Ok(0);
+    } else {
+        code = validate::judge(
+            &layout,
+            &host,
+            built.images.clone(),
+            &validate::Which::default(),
+            args.again.rule(),
+            &reporters,
+        )
+        .await?;
     }
-    validate::judge(
-        &layout,
-        &host,
-        images,
-        &validate::Which::default(),
-        args.again.rule(),
-        &reporters,
-    )
-    .await
+    built.error().map_or(Ok(code), Err)
+}
+
+/// What came of building several variants.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// The images.
+    pub images: Vec<Image>,
+    /// Variants without one, and why.
+    pub failures: Vec<(String, BuildError)>,
+}
+
+impl Built {
+    /// All failures in one error.
+    pub fn error(mut self) -> Option<anyhow::Error> {
+        let lines: Vec<String> = self
+            .failures
+            .iter()
+            .map(|(v, e)| format!("  {v}: {e}"))
+            .collect();
+        let (variant, first) = self.failures.pop()?;
+        let said = match lines.len() {
+            1 => format!("image {variant} was not built"),
+            n => format!("{n} images were not built:\n{}\nthe last", lines.join("\n")),
+        };
+        Some(anyhow::Error::new(first).context(said))
+    }
 }
 
 /// Builds every variant asked for; one that fails does not stop the others.
@@ -149,9 +176,8 @@ pub async fn images(
     what: &What,
     validation: bool,
     reporters: &SharedReporters,
-) -> anyhow::Result<Vec<Image>> {
-    let mut images = Vec::new();
-    let mut failures = Vec::new();
+) -> anyhow::Result<Built> {
+    let mut built = Built::default();
     for variant in variants(layout, &what.variants)? {
         let request = request(layout, host, what, &variant, validation);
         let progress = |step: &BuildEvent| {
@@ -160,32 +186,19 @@ pub async fn images(
                 step: step.clone(),
             });
         };
-        match image_builder::build(&request, &progress).await {
-            Ok(image) => {
-                if let Some(key) = &what.sign {
-                    image_builder::sign(&image.dir, key).await?;
-                }
-                images.push(image);
+        let made = async {
+            let image = image_builder::build(&request, &progress).await?;
+            if let Some(key) = &what.sign {
+                image_builder::sign(&image.dir, key).await?;
             }
-            Err(error) => failures.push((variant.clone(), error)),
+            Ok(image)
+        };
+        match made.await {
+            Ok(image) => built.images.push(image),
+            Err(error) => built.failures.push((variant.clone(), error)),
         }
     }
-    if failures.len() == 1 {
-        let (variant, error) = failures.remove(0);
-        return Err(anyhow::Error::new(error).context(format!("image {variant} was not built")));
-    }
-    if !failures.is_empty() {
-        let lines: Vec<String> = failures
-            .iter()
-            .map(|(v, e)| format!("  {v}: {e}"))
-            .collect();
-        bail!(
-            "{} images were not built:\n{}",
-            failures.len(),
-            lines.join("\n")
-        );
-    }
-    Ok(images)
+    Ok(built)
 }
 
 fn request(
