@@ -121,9 +121,8 @@ impl Compiled {
     /// Reads a preset of the workspace with all it names.
     pub(crate) fn read(workspace: &Path, name: &str) -> Result<Compiled, BuildError> {
         let home = workspace.join(HOME);
-        let read = |path: PathBuf| {
-            std::fs::read_to_string(&path).map_err(BuildError::io("read", path))
-        };
+        let read =
+            |path: PathBuf| std::fs::read_to_string(&path).map_err(BuildError::io("read", path));
         let path = home.join(PRESETS);
         let text = read(path.clone())?;
         let mut presets: BTreeMap<String, Preset> = data::parse(&path, &text)?;
@@ -191,7 +190,10 @@ mod tests {
             assert!(compiled.modules.contains(&"virtio_blk".into()));
             assert!(!compiled.fragments.is_empty() && compiled.preset.slowdown >= 1.0);
             assert!(!compiled.preset.about.is_empty());
-            assert_eq!(compiled.release("6.1.192-2"), format!("6.1.192-vexfs-{name}"));
+            assert_eq!(
+                compiled.release("6.1.192-2"),
+                format!("6.1.192-vexfs-{name}")
+            );
             assert_eq!(
                 compiled.release("6.12.117-1~deb12u1"),
                 format!("6.12.117-vexfs-{name}")
@@ -199,6 +201,9 @@ mod tests {
         }
         let error = Compiled::read(workspace, "fast").expect_err("no such preset");
         let error = error.to_string();
-        assert!(error.contains("`fast`") && error.contains("debug and plain"), "{error}");
+        assert!(
+            error.contains("`fast`") && error.contains("debug and plain"),
+            "{error}"
+        );
     }
 }

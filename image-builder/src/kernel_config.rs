@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn later_fragments_win_and_nothing_else_changes() {
-        let base = "# a comment\nCONFIG_A=y\nCONFIG_S=\"text\"\n# CONFIG_D is not set\nCONFIG_B=m\n";
+        let base =
+            "# a comment\nCONFIG_A=y\nCONFIG_S=\"text\"\n# CONFIG_D is not set\nCONFIG_B=m\n";
         let one = "# CONFIG_A is not set\nCONFIG_N=3\n";
         let other = "CONFIG_N=4\nCONFIG_D=y\n";
         assert_eq!(

@@ -35,7 +35,8 @@ impl Signer {
             value: path.display().to_string(),
             remedy: remedy.into(),
         };
-        let absolute = std::path::absolute(&given.key).map_err(BuildError::io("find", &given.key))?;
+        let absolute =
+            std::path::absolute(&given.key).map_err(BuildError::io("find", &given.key))?;
         let key = fs::read_to_string(&absolute).map_err(BuildError::io("read", &absolute))?;
         let field = "--module-key";
         if key.contains("ENCRYPTED") {
@@ -49,11 +50,16 @@ impl Signer {
         let certificate = fs::read_to_string(path).map_err(BuildError::io("read", path))?;
         let field = "--module-cert";
         if certificate.contains("PRIVATE KEY-----") {
-            let remedy = "it holds a private key, and it goes into the kernel: give the certificate alone";
+            let remedy =
+                "it holds a private key, and it goes into the kernel: give the certificate alone";
             return Err(bad(field, path, remedy));
         }
         if !certificate.contains("-----BEGIN CERTIFICATE-----") {
-            return Err(bad(field, path, "it holds no X.509 certificate in PEM form"));
+            return Err(bad(
+                field,
+                path,
+                "it holds no X.509 certificate in PEM form",
+            ));
         }
         Ok(Some(Signer {
             key: absolute,
@@ -145,7 +151,12 @@ mod tests {
         for (signer, kernel, lockdown, state) in [
             (None, &source, true, SigningState::Off),
             (None, &KernelChoice::Distribution, true, SigningState::Off),
-            (signer, &KernelChoice::Distribution, true, SigningState::Signed),
+            (
+                signer,
+                &KernelChoice::Distribution,
+                true,
+                SigningState::Signed,
+            ),
             (signer, &both, true, SigningState::Signed),
             (signer, &source, false, SigningState::Trusted),
             (signer, &source, true, SigningState::Enforced),

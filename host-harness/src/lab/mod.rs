@@ -213,7 +213,7 @@ impl Lab {
             self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
-            let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
+            let guest = Guest::adopt(machine, fork.agent, self.deadline()).await?;
             self.seen.push(guest.clone());
             guest.mark().await?;
             let before = ledger::take(&guest, self.source()).await?;
@@ -223,6 +223,15 @@ impl Lab {
         let seconds = format!("{:.3}", begin.elapsed().as_secs_f64());
         self.facts.push(("ready-seconds".into(), seconds));
         Ok(())
+    }
+
+    /// How long the check may take on this image's kernel.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.setup.stretched(self.check.deadline)
+    }
+
+    fn boot_deadline(&self) -> Duration {
+        self.setup.stretched(self.setup.boot_deadline)
     }
 
     /// How this host keeps up, by what the fork took.
@@ -262,7 +271,7 @@ impl Lab {
     /// When it dies or the agent does not answer in time; with the console's end.
     pub async fn boot(&mut self, boot: Boot) -> Result<Guest, Failure> {
         let machine = self.machine(boot).await?;
-        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline).await?;
+        let guest = Guest::meet(machine, self.boot_deadline(), self.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
     }
@@ -277,11 +286,11 @@ impl Lab {
         // What it was is over: the reset is meant, and the guest that comes up is another.
         self.seen.retain(|seen| seen.boot_id() != before);
         drop(guest);
-        let deadline = tokio::time::Instant::now() + self.setup.boot_deadline;
+        let deadline = tokio::time::Instant::now() + self.boot_deadline();
         loop {
             let within = deadline.saturating_duration_since(tokio::time::Instant::now());
             // The agent answers to the very end of a shutdown.
-            match Guest::meet(machine.clone(), within, self.check.deadline).await {
+            match Guest::meet(machine.clone(), within, self.deadline()).await {
                 Ok(guest) if guest.boot_id() != before => {
                     self.seen.push(guest.clone());
                     return Ok(guest);

@@ -9,7 +9,7 @@ use crate::dossier::Policy;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, MachineSpec};
-use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store};
+use crate::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 const SCRATCH_MIB: u64 = 512;
@@ -65,6 +65,11 @@ impl Setup {
         }
     }
 
+    /// A time meant for the distribution's kernel, on the image's own: one full of sanitizers is slower.
+    pub fn stretched(&self, time: Duration) -> Duration {
+        time.mul_f64(self.image.manifest.kernel.slowdown().max(1.0))
+    }
+
     /// The image booted, settled and frozen; made by whoever asks first.
     ///
     /// # Errors
@@ -79,6 +84,7 @@ impl Setup {
         let recipe = Recipe {
             spec: self.spec("snapshot", logs),
             image_digest: self.image.manifest.disk.sha256.clone(),
+            patience: self.stretched(SETTLING),
             agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
         };
         Store::open(self.layout.snapshots(), DEFAULT_CAP)?

@@ -15,7 +15,7 @@ use host_harness::lab::{BOOT_DEADLINE, Break, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
 use host_harness::verdict::Outcome;
-use image_builder::{BuildRequest, Image, SourceConfig, ToolsRequest};
+use image_builder::{BuildRequest, Image, SigningRecord, SourceConfig, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// The variant that is built when no image exists.
@@ -32,10 +32,13 @@ fn main() {
             let variant = variant.clone();
             let trial = Trial::test(name, move || passes(&variant, check));
             // nextest shows what a test skips at run time as passed, so it must be known here.
-            trials.push(match source.as_ref().and_then(|s| check.skip_reason(s)) {
-                None => trial,
-                Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
-            });
+            let reason = source.as_ref();
+            trials.push(
+                match reason.and_then(|(s, signing)| check.skip_reason(s, signing)) {
+                    None => trial,
+                    Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+                },
+            );
         }
     }
     let there = variants();
@@ -98,11 +101,14 @@ fn variants() -> Vec<String> {
 
 /// What the variant's image says of the file system in it; of the tree it will be built from when
 /// there is no image yet. `None` when neither can be read: the checks will say why.
-fn source(variant: &str) -> Option<SourceConfig> {
+fn source(variant: &str) -> Option<(SourceConfig, SigningRecord)> {
     let layout = layout().ok()?;
     match Image::find(&layout.out, variant).ok()? {
-        Some(image) => Some(image.manifest.source.config),
-        None => SourceConfig::of_tree(&layout.workspace.join("vexfs")).ok(),
+        Some(image) => Some((image.manifest.source.config, image.manifest.signing)),
+        None => {
+            let config = SourceConfig::of_tree(&layout.workspace.join("vexfs")).ok()?;
+            Some((config, SigningRecord::default()))
+        }
     }
 }
 

@@ -375,7 +375,10 @@ mod tests {
         let entry = second_entry("6.1.9-vexfs-debug", " quiet");
         assert!(entry.contains("--get-string 25"), "{entry}");
         assert!(entry.contains("linux /boot/vmlinuz-6.1.9-vexfs-debug root=UUID=@ROOT_UUID@ ro"));
-        assert!(entry.contains("no_timer_check quiet\n    initrd /boot/initrd.img-6.1.9-vexfs-debug\n}"));
+        assert!(
+            entry
+                .contains("no_timer_check quiet\n    initrd /boot/initrd.img-6.1.9-vexfs-debug\n}")
+        );
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub async fn faults(
             package.trim_start_matches("linux-image-").to_owned()
         }
     };
-    let source = tree.as_ref().map(|_| series.as_str());
-    let asked = builder::packages(&recipe, &image.source.config, &headers, source);
+    let of_series = tree.as_ref().map(|_| series.as_str());
+    let asked = builder::packages(&recipe, &image.source.config, &headers, of_series);
     let plan = builder::Root {
         set: archive.resolve(&site, &asked).await?,
         packages: asked,

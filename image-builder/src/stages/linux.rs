@@ -149,7 +149,10 @@ impl Linux<'_> {
             .with("builder", builder.inputs.key())
             .with("kernel", self.release)
             .with("source", self.version)
-            .with(format!("{HOME}/modules.list"), self.compiled.modules.join(" "))
+            .with(
+                format!("{HOME}/modules.list"),
+                self.compiled.modules.join(" "),
+            )
             .with_all(fragments.map(|(name, text)| (name, key::digest(text))))
             .with("boots", self.boots().to_string())
             .with(
@@ -204,8 +207,7 @@ impl Linux<'_> {
                     ..root
                 };
                 let sign = build.join("sign");
-                std::os::unix::fs::symlink("root", &sign)
-                    .map_err(BuildError::io("link", &sign))?;
+                std::os::unix::fs::symlink("root", &sign).map_err(BuildError::io("link", &sign))?;
                 signing.sign(site, STAGE, &build, signer).await?;
             }
             self.control_files(&build.join("root"))?;
@@ -237,9 +239,14 @@ impl Linux<'_> {
         let read =
             |name: &str| fs::read_to_string(path(name)).map_err(BuildError::io("read", path(name)));
         let headers = builder::headers(self.distribution);
-        let distribution = root.root.dir.join("root").join(&headers[1..]).join(".config");
-        let text = fs::read_to_string(&distribution)
-            .map_err(BuildError::io("read", distribution))?;
+        let distribution = root
+            .root
+            .dir
+            .join("root")
+            .join(&headers[1..])
+            .join(".config");
+        let text =
+            fs::read_to_string(&distribution).map_err(BuildError::io("read", distribution))?;
         write("distribution.config", &text)?;
         write("lsmod", &lsmod(&self.compiled.modules))?;
         if let Some(kconfig) = self.of_tree(KCONFIG)? {
@@ -257,7 +264,11 @@ impl Linux<'_> {
         site.step(STAGE, run(PREPARE)?).await?;
         let fragments = self.fragments()?;
         let texts = fragments.iter().map(|(_, text)| text.as_str());
-        write("merged.config", &kernel_config::merge(&read("trimmed.config")?, texts.clone()))?;
+        let trimmed = read("trimmed.config")?;
+        write(
+            "merged.config",
+            &kernel_config::merge(&trimmed, texts.clone()),
+        )?;
         site.step(STAGE, run(SETTLE)?).await?;
         // Of what several fragments say, the last word is asked for.
         let wanted = kernel_config::merge("", texts);
