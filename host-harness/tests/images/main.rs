@@ -3,6 +3,7 @@
 
 mod dossier;
 mod fault;
+mod kernels;
 mod red;
 
 use std::sync::Arc;
@@ -54,6 +55,9 @@ fn main() {
     }
     for (name, test) in dossier::TESTS {
         trials.push(Trial::test(format!("dossier::{name}"), *test));
+    }
+    for (name, test) in kernels::TESTS {
+        trials.push(Trial::test(format!("nightly::{name}"), *test));
     }
     trials.push(Trial::test(
         "red::every_check_has_a_case",
@@ -159,7 +163,16 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
     let layout = layout()?;
     let host = Host::probe(&layout, HostRequest::default()).await?;
     // Whoever comes first builds; the builder's lock makes the others wait and find it done.
-    let image = match Image::find(&layout.out, variant)? {
+    let image = find_or_build(&layout, &host, variant).await?;
+    Ok(Setup {
+        breaks,
+        dossiers,
+        ..setup_of(layout, host, image).await?
+    })
+}
+
+async fn find_or_build(layout: &Layout, host: &Host, variant: &str) -> Result<Image, Failed> {
+    Ok(match Image::find(&layout.out, variant)? {
         Some(image) => image,
         None => {
             let request = BuildRequest {
@@ -171,7 +184,11 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
             };
             image_builder::build(&request, &()).await?
         }
-    };
+    })
+}
+
+/// What checks of an image need, with nothing to break.
+async fn setup_of(layout: Layout, host: Host, image: Image) -> Result<Setup, Failed> {
     let tools = ToolsRequest {
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
@@ -184,8 +201,8 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
-        dossiers,
-        breaks,
+        dossiers: Policy::none(),
+        breaks: Vec::new(),
         seed: None,
     })
 }

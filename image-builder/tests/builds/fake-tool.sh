@@ -59,7 +59,8 @@ apt-config)
 apt-cache) printf 'Package: %s\nDepends: linux-image-%s (= 6.1.1-1)\n' "$last" "$release" ;;
 dpkg-deb)
     if [ "$1" = --build ]; then
-        cp "$3/boot/vmlinuz" "$last"
+        # --build --root-owner-group -Znone ROOT FILE
+        cp "$4/boot/vmlinuz" "$5"
         exit
     fi
     # -x FILE ROOT
