@@ -82,6 +82,7 @@ async fn snapshot() -> Result<Snapshot, Failed> {
         image,
         tools,
         boot_deadline,
+        second_kernel: false,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,

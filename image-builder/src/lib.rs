@@ -48,7 +48,7 @@ pub use data::variants;
 pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
 pub use image::Image;
-pub use kernel::KernelChoice;
+pub use kernel::{KernelChoice, SECOND_KERNEL_SKU};
 pub use manifest::{
     CompiledRecord, FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord,
     SigningRecord, SigningState, SourceOrigin, SourceRecord, StageRecord,

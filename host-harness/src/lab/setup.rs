@@ -41,6 +41,8 @@ pub struct Setup {
     pub tools: PathBuf,
     /// From power-on to the agent's answer, at most; [`BOOT_DEADLINE`] unless the user says.
     pub boot_deadline: Duration,
+    /// Whether the image's second kernel is what is checked.
+    pub second_kernel: bool,
     /// What to break, in tests that want to see a check fail.
     pub breaks: Vec<Break>,
     /// Which checks leave a dossier.
@@ -55,6 +57,7 @@ impl Setup {
         MachineSpec {
             accelerator: self.host.accel.chosen,
             vsock: Some(self.host.vsock.chosen),
+            second_kernel: self.second_kernel,
             disks: vec![
                 ExtraDisk::tools(self.tools.clone()),
                 ExtraDisk::scratch(SCRATCH_MIB),
@@ -67,7 +70,10 @@ impl Setup {
 
     /// A time meant for the distribution's kernel, on the image's own: one full of sanitizers is slower.
     pub fn stretched(&self, time: Duration) -> Duration {
-        time.mul_f64(self.image.manifest.kernel.slowdown().max(1.0))
+        let manifest = &self.image.manifest;
+        let second = manifest.second_kernel.as_ref();
+        let kernel = second.filter(|_| self.second_kernel);
+        time.mul_f64(kernel.unwrap_or(&manifest.kernel).slowdown().max(1.0))
     }
 
     /// The image booted, settled and frozen; made by whoever asks first.

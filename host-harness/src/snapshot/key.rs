@@ -72,6 +72,7 @@ impl Recipe {
             image,
             disk_bytes,
             kernel,
+            second_kernel: _,
             memory_mib: _,
             cpus: _,
             accelerator: _,

@@ -201,6 +201,7 @@ async fn setup_of(layout: Layout, host: Host, image: Image) -> Result<Setup, Fai
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
+        second_kernel: false,
         dossiers: Policy::none(),
         breaks: Vec::new(),
         seed: None,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
+use crate::kernel::SECOND_KERNEL_SKU;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::stages::linux;
@@ -188,15 +189,13 @@ impl Base<'_> {
 
 /// What a kernel compiled for the image is called among the downloaded packages.
 const OUR_KERNEL: &str = "vexfs-kernel.deb";
-/// What a machine calls itself (SMBIOS, system SKU) to have the second kernel booted.
-const ASKS_FOR_SECOND: &str = "vexfs-second-kernel";
 
 /// grub.cfg's entry of a second kernel. It boots when the machine asks for it: offset 0x19 of the
 /// SMBIOS system information is the SKU number.
 fn second_entry(release: &str, parameters: &str) -> String {
     format!(
         "smbios --type 1 --get-string 25 --set wish\n\
-         if [ \"$wish\" = \"{ASKS_FOR_SECOND}\" ]; then set default=1; fi\n\
+         if [ \"$wish\" = \"{SECOND_KERNEL_SKU}\" ]; then set default=1; fi\n\
          menuentry \"VexFS, kernel {release}\" {{\n    linux /boot/vmlinuz-{release} root=UUID=@ROOT_UUID@ ro \
          console=tty0 console=ttyS0,115200 no_timer_check{parameters}\n    initrd /boot/initrd.img-{release}\n}}\n"
     )

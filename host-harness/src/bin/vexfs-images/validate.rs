@@ -46,6 +46,9 @@ pub struct Which {
     /// Seconds from power-on to the agent's answer, at most
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub boot_timeout: Option<u64>,
+    /// Check the images' second kernel (build --kernel both)
+    #[arg(long)]
+    pub second_kernel: bool,
     /// Which checks leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
     #[arg(long, value_enum, value_name = "passed|failed|none")]
     pub keep: Option<Keep>,
@@ -167,6 +170,12 @@ pub async fn judge(
     for image in images {
         let dir = image.dir.clone();
         let variant = image.manifest.variant.clone();
+        if which.second_kernel && image.manifest.second_kernel.is_none() {
+            return Err(Usage(format!(
+                "image {variant} has no second kernel: build it with --kernel both"
+            ))
+            .into());
+        }
         let setup = Setup {
             layout: layout.clone(),
             host: host.clone(),
@@ -175,6 +184,7 @@ pub async fn judge(
             boot_deadline: which
                 .boot_timeout
                 .map_or(BOOT_DEADLINE, Duration::from_secs),
+            second_kernel: which.second_kernel,
             breaks: Vec::new(),
             dossiers,
             seed: None,
