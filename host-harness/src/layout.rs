@@ -64,6 +64,11 @@ impl Layout {
         self.reports().join("dossiers")
     }
 
+    /// `out/history.redb`: what earlier runs found.
+    pub fn history(&self) -> PathBuf {
+        self.out.join("history.redb")
+    }
+
     /// `out/logs`: consoles and build logs.
     pub fn logs(&self) -> PathBuf {
         self.out.join("logs")

@@ -223,10 +223,11 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
     let dossier = match setup.dossiers.wants(&outcome) {
         true => {
             let last_words = remains.last_words();
+            let exhibits = remains.exhibits.files().to_vec();
             let found = dossier::Case {
                 case: &case,
                 about: check.about,
-                deadline: setup.stretched(check.deadline),
+                deadline: setup.stretched(check.deadline()),
                 took,
                 outcome: &outcome,
                 findings: &evidence.findings,
@@ -239,6 +240,7 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
                 kernel_log: &evidence.kernel_log,
                 image: &setup.image,
                 tools: &setup.tools,
+                exhibits: &exhibits,
                 boot_deadline: setup.stretched(setup.boot_deadline),
             };
             Some(

@@ -125,6 +125,34 @@ fn read(dir: &Path) -> Result<Stored, String> {
     Ok(stored)
 }
 
+/// A verdict, for a reader.
+#[derive(Debug)]
+pub struct Verdict {
+    /// SHA-256 of the image's disk it is about.
+    pub image: String,
+    /// What the host was like, in words.
+    pub host: Vec<(String, String)>,
+    /// Every result, and when it was kept, in seconds since the epoch.
+    pub results: Vec<(u64, CaseResult)>,
+}
+
+/// The verdict beside the image in `dir`, whatever it is.
+///
+/// # Errors
+/// Why there is none, as a sentence.
+pub fn verdict(dir: &Path) -> Result<Verdict, String> {
+    let stored = read(dir)?;
+    Ok(Verdict {
+        image: stored.basis.0.get("image").cloned().unwrap_or_default(),
+        host: stored.host,
+        results: stored
+            .cases
+            .into_iter()
+            .map(|case| (case.at, case.result))
+            .collect(),
+    })
+}
+
 /// The stored results of these checks, and when the oldest of them was kept (seconds since the
 /// epoch).
 ///

@@ -80,7 +80,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
         source_digest: source.digest,
         source_origin: source.origin,
         versions: Versions::ask(&site).await?,
-        rustc: rustc(&site, &request.workspace).await?,
+        rustc: programs::rustc(&site, programs::STAGE, &request.workspace).await?,
     };
     let plan = made_from.plan()?;
     let stages = plan.names();
@@ -193,11 +193,6 @@ fn disk_bytes(size: &str) -> Option<u64> {
     };
     let bytes = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
     ((1 << 30)..=(64 << 40)).contains(&bytes).then_some(bytes)
-}
-
-async fn rustc(site: &Site<'_>, workspace: &Path) -> Result<String, BuildError> {
-    let command = Site::program("rustc").arg("-vV").current_dir(workspace);
-    site.output(programs::STAGE, command).await
 }
 
 /// The request with as much patience as the kernel needs that Packer boots.

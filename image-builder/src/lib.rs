@@ -42,6 +42,7 @@ mod store;
 mod tree;
 mod verify;
 mod versions;
+mod workshop;
 
 pub use build::build;
 pub use data::variants;
@@ -59,3 +60,4 @@ pub use source_config::SourceConfig;
 pub use stages::faults::faults;
 pub use stages::tools_disk::tools_disk;
 pub use verify::{Finding, sign, verify};
+pub use workshop::{Installed, Product, Workshop, WorkshopRequest};

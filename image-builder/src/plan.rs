@@ -12,7 +12,7 @@ use crate::manifest::SCHEMA;
 use crate::run::Site;
 use crate::signing::{self, Signer};
 use crate::stages::base::Base;
-use crate::stages::builder::Workshop;
+use crate::stages::builder::Room;
 use crate::stages::linux::{self, Linux};
 use crate::stages::packer::Provisioning;
 use crate::stages::payload::Made as PayloadMade;
@@ -103,7 +103,7 @@ impl MadeFrom<'_> {
     /// Works out every stage's key. Reads files, runs nothing.
     pub(crate) fn plan(&self) -> Result<Plan, BuildError> {
         let stage = |name, inputs| Stage { name, inputs };
-        let programs = programs::inputs(&self.request.workspace, &self.rustc)?;
+        let programs = programs::inputs(&programs::IMAGE, &self.request.workspace, &self.rustc)?;
         let programs = stage(programs::STAGE, programs);
         let builder = stage(builder::STAGE, builder::inputs(&self.packages.builder));
         let linux = match self.linux() {
@@ -231,12 +231,12 @@ impl MadeFrom<'_> {
             let tree = linux.map(linux::tree);
             let source = (self.request.source.as_path(), self.source_config);
             let make = async |stage: &Stage, kernel: &KernelRecord| {
-                let workshop = Workshop {
+                let room = Room {
                     root: builder,
                     release: &kernel.release,
                     tree: tree.as_deref().filter(|_| self.is_compiled(kernel)),
                 };
-                module::make(site, stage, source, workshop, self.signer).await
+                module::make(site, stage, source, room, self.signer).await
             };
             let module = make(&plan.module, kernel).await?;
             let second = match (&plan.second_module, second) {
@@ -262,7 +262,12 @@ impl MadeFrom<'_> {
                 tokio::try_join!(disk(linux.as_ref()), modules(&builder, linux.as_ref()))?;
             Ok((builder, linux, modules, disk))
         };
-        let programs = programs::make(site, &plan.programs, &self.request.workspace);
+        let programs = programs::make(
+            site,
+            &programs::IMAGE,
+            &plan.programs,
+            &self.request.workspace,
+        );
         let sources = async {
             match &plan.sources {
                 Some(stage) => vexctl_source::make(site, stage, &self.request.workspace)
@@ -427,7 +432,7 @@ impl Made {
 
 /// Digests of our programs; their version is the workspace's.
 fn programs(entry: &Entry) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
-    let records = programs::PROGRAMS.iter().map(|(_, program)| {
+    let records = programs::IMAGE.programs.iter().map(|(_, program)| {
         let path = entry.dir.join(program);
         let file = image::file_record(&path).map_err(BuildError::io("read", path))?;
         let record = ProgramRecord {

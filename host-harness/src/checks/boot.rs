@@ -90,3 +90,51 @@ pub async fn boots_twice(lab: &mut Lab) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Where the file system under test is mounted at every boot.
+const KEPT: &str = "/srv/kept";
+
+/// What was written is there after a reboot and after a power-off, each in good order, and the file
+/// system that `/etc/fstab` names is mounted again without anybody's help.
+pub async fn power_cycle(lab: &mut Lab) -> Result<(), Failure> {
+    let guest = lab.boot(Boot::invited()).await?;
+    settled(&guest).await?;
+    let disk = guest.fresh_disk(lab).await?;
+    let fstype = lab.source().fstype.clone();
+    guest
+        .sh(&format!(
+            "mkdir -p {KEPT}
+             echo '{disk} {KEPT} {fstype} defaults,nofail 0 0' >> /etc/fstab
+             systemctl daemon-reload; systemctl restart vexfs.service
+             findmnt {KEPT}
+             head -c 3000001 /dev/urandom > {KEPT}/first; sha256sum {KEPT}/first > /etc/kept.sha256"
+        ))
+        .await?;
+    lab.point("written", &guest).await?;
+    let guest = lab.reboot(guest).await?;
+    still_kept(&guest, "a reboot").await?;
+    guest
+        .sh(&format!(
+            "head -c 40961 /dev/urandom > {KEPT}/second; sha256sum {KEPT}/second >> /etc/kept.sha256"
+        ))
+        .await?;
+    lab.point("rebooted", &guest).await?;
+    guest.power_off().await?;
+    let guest = lab.power_up(guest).await?;
+    still_kept(&guest, "a power-off").await?;
+    guest.power_off().await
+}
+
+async fn still_kept(guest: &Guest, after: &str) -> Result<(), Failure> {
+    settled(guest).await?;
+    let look = format!("findmnt {KEPT} && sha256sum --check --quiet /etc/kept.sha256");
+    let look = guest.exec(["/bin/sh", "-euc", &look]).await?;
+    if look.success() {
+        return Ok(());
+    }
+    Err(Failure::check(
+        "content",
+        format!("what was written is not there after {after}"),
+        format!("{}{}", look.stdout_text(), look.stderr_text()),
+    ))
+}

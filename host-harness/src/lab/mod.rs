@@ -7,15 +7,17 @@
 
 mod disks;
 mod evidence;
+mod exhibits;
 mod failure;
 mod guest;
 mod last_words;
 mod ledger;
+mod power;
 mod seed_disk;
 mod setup;
 mod uninvited;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,16 +26,19 @@ use image_builder::{Manifest, SourceConfig};
 use crate::checks::counts::Scale;
 use crate::checks::{Check, Start};
 use crate::event::Part;
-use crate::machine::{ExtraDisk, Firmware, Machine, MachineSpec};
+use crate::machine::{Accelerator, ExtraDisk, Firmware, Machine, MachineSpec};
+use crate::perf::Fingerprint;
 use crate::snapshot::admission;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
 
 pub use disks::{Mount, SCRATCH};
 pub use evidence::{Evidence, Remains};
+pub use exhibits::Exhibits;
 pub use failure::Failure;
 pub use guest::Guest;
 pub use last_words::{LastWords, Pace};
+pub use power::CutDisk;
 pub use setup::{BOOT_DEADLINE, Break, Setup};
 pub use uninvited::Uninvited;
 
@@ -44,6 +49,7 @@ pub struct Boot {
     firmware: Firmware,
     disk_bytes: Option<u64>,
     disks: Vec<ExtraDisk>,
+    counts_instructions: bool,
 }
 
 impl Boot {
@@ -72,6 +78,13 @@ impl Boot {
         self
     }
 
+    /// With a clock that counts instructions where that can be had (under emulation), and one processor:
+    /// time is then work, whatever else the host does.
+    pub fn counting_instructions(mut self) -> Boot {
+        self.counts_instructions = true;
+        self
+    }
+
     /// With one more disk.
     pub fn with_disk(mut self, disk: ExtraDisk) -> Boot {
         self.disks.push(disk);
@@ -88,6 +101,9 @@ pub struct Lab {
     leaks: Vec<Leak>,
     seen: Vec<Guest>,
     machines: Machines,
+    /// Machines that are no more in it.
+    gone: usize,
+    exhibits: Exhibits,
     parts: Vec<Part>,
     facts: Vec<(String, String)>,
     last_words: Option<LastWords>,
@@ -131,6 +147,8 @@ impl Lab {
             leaks: Vec::new(),
             seen: Vec::new(),
             machines: Machines::default(),
+            gone: 0,
+            exhibits: Exhibits::default(),
             parts: Vec::new(),
             facts: Vec::new(),
             spent: Spent::default(),
@@ -191,6 +209,21 @@ impl Lab {
         self.facts.push((name.to_owned(), value.to_string()));
     }
 
+    /// What figures of this run depend on.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.setup.host, &self.setup.image)
+    }
+
+    /// What executes guests here.
+    pub fn accelerator(&self) -> Accelerator {
+        self.setup.host.accel.chosen
+    }
+
+    /// Where what outlives a run is kept.
+    pub fn cache(&self) -> &Path {
+        &self.setup.layout.cache
+    }
+
     /// What the image says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.setup.image.manifest
@@ -215,8 +248,7 @@ impl Lab {
             self.machines.lock().push(machine.clone());
             let guest = Guest::adopt(machine, fork.agent, self.deadline()).await?;
             self.seen.push(guest.clone());
-            guest.mark().await?;
-            let before = ledger::take(&guest, self.source()).await?;
+            let ((), before) = tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
             self.point("start", &guest).await?;
             self.settled = Some((guest, before));
         }
@@ -227,10 +259,10 @@ impl Lab {
 
     /// How long the check may take on this image's kernel.
     pub(crate) fn deadline(&self) -> Duration {
-        self.setup.stretched(self.check.deadline)
+        self.setup.stretched(self.check.deadline())
     }
 
-    fn boot_deadline(&self) -> Duration {
+    pub(super) fn boot_deadline(&self) -> Duration {
         self.setup.stretched(self.setup.boot_deadline)
     }
 
@@ -328,6 +360,10 @@ impl Lab {
             ..self.setup.spec(self.check.name, self.logs())
         };
         spec.disks.extend(boot.disks);
+        if boot.counts_instructions {
+            spec.counts_instructions = spec.accelerator == Accelerator::Tcg;
+            spec.cpus = 1;
+        }
         let ticket = admission::enter(&spec).await.map_err(|e| {
             Failure::Infrastructure(format!("cannot wait for room on this host: {e}"))
         })?;
@@ -340,7 +376,7 @@ impl Lab {
 
     /// The log folder of the next machine.
     fn logs(&self) -> PathBuf {
-        let number = self.machines.lock().len() + 1;
+        let number = self.gone + self.machines.lock().len() + 1;
         self.setup
             .layout
             .machine_logs()
@@ -419,6 +455,7 @@ impl Lab {
             leaks,
             seen,
             machines,
+            exhibits,
             facts,
             last_words,
             seed,
@@ -427,6 +464,7 @@ impl Lab {
         drop(settled);
         let machines = std::mem::take(&mut *machines.lock());
         let mut remains = Remains::new(&setup, check.expectations(), leaks, last_words);
+        remains.exhibits = exhibits;
         remains.add_facts(facts);
         remains.add_facts([("seed".to_owned(), seed.to_string())]);
         remains.collect(seen, machines).await;
@@ -445,7 +483,7 @@ fn draw() -> u64 {
     u64::from(getrandom::u32().unwrap_or_else(|_| clock()) >> 1)
 }
 
-fn sha256(path: &std::path::Path) -> std::io::Result<String> {
+fn sha256(path: &Path) -> std::io::Result<String> {
     use sha2::{Digest, Sha256};
     let mut file = std::fs::File::open(path)?;
     let mut buffer = vec![0; 1 << 20];

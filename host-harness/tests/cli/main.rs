@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod leftovers;
+mod perf;
+mod report;
 mod template;
 mod tinyfs;
 mod twice;
@@ -21,6 +23,15 @@ fn main() {
     }
     for (name, test) in leftovers::TESTS {
         trials.push(Trial::test(format!("leftovers::{name}"), *test));
+    }
+    for (name, test) in report::TESTS {
+        trials.push(Trial::test(format!("report::{name}"), *test));
+    }
+    for (name, test) in perf::TESTS {
+        trials.push(Trial::test(format!("perf::{name}"), *test));
+    }
+    for (name, test) in perf::NIGHTLY {
+        trials.push(Trial::test(format!("nightly_gate::{name}"), *test));
     }
     for (name, test) in template::TESTS {
         trials.push(Trial::test(format!("template::{name}"), *test));

@@ -5,6 +5,7 @@ mod dossier;
 mod fault;
 mod kernels;
 mod red;
+mod schema;
 
 use std::sync::Arc;
 
@@ -59,6 +60,10 @@ fn main() {
     for (name, test) in kernels::TESTS {
         trials.push(Trial::test(format!("nightly::{name}"), *test));
     }
+    trials.push(Trial::test(
+        "schema::what_vexctl_says_fits",
+        schema::what_vexctl_says_fits,
+    ));
     trials.push(Trial::test(
         "red::every_check_has_a_case",
         red::every_check_has_a_case,
@@ -190,6 +195,7 @@ async fn find_or_build(layout: &Layout, host: &Host, variant: &str) -> Result<Im
 /// What checks of an image need, with nothing to break.
 async fn setup_of(layout: Layout, host: Host, image: Image) -> Result<Setup, Failed> {
     let tools = ToolsRequest {
+        full: true,
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use keeper::Kept;
 
 use crate::apt::{Archive, PackageSet};
-use crate::data::Recipe;
+use crate::data::{self, Recipe};
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::signing::{self, Signer};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, BuildEvent, SourceConfig};
+use crate::{BuildError, BuildEvent, Manifest, SourceConfig};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "builder";
@@ -149,6 +149,48 @@ pub(crate) async fn make(
     .await
 }
 
+/// The root in which the module of `image` was built, as it is in the cache. When it is not there any
+/// more, or `config` asks for other packages than the image's, one is made for the image's kernel.
+pub(crate) async fn of_image(
+    site: &Site<'_>,
+    (workspace, mirror): (&Path, Option<&str>),
+    image: &Manifest,
+    config: &SourceConfig,
+) -> Result<Entry, BuildError> {
+    let made = image.stages.iter().find(|stage| stage.name == STAGE);
+    if config.build_packages == image.source.config.build_packages
+        && let Some(entry) = made.and_then(|made| site.find(STAGE, &made.key))
+    {
+        return Ok(entry);
+    }
+    let recipe = data::recipe(workspace)?;
+    let archive = Archive::open(site, mirror).await?;
+    let kernel = &image.kernel;
+    let compiled = kernel.compiled.as_ref().map(|_| kernel.release.clone());
+    let (release, source) = match &compiled {
+        None => (kernel.release.clone(), None),
+        Some(_) => {
+            let (package, _) = archive
+                .newest(site, &recipe.kernels[&kernel.series])
+                .await?;
+            let release = package.trim_start_matches("linux-image-").to_owned();
+            (release, Some(kernel.series.as_str()))
+        }
+    };
+    let asked = packages(&recipe, config, &release, source);
+    let plan = Root {
+        set: archive.resolve(site, &asked).await?,
+        packages: asked,
+        release,
+        compiled,
+    };
+    let stage = Stage {
+        name: STAGE,
+        inputs: inputs(&plan),
+    };
+    make(site, &stage, &archive, &plan).await
+}
+
 /// Unpacks a set of packages whose files are in `debs` into `root`.
 pub(crate) async fn unpack(
     site: &Site<'_>,
@@ -167,7 +209,7 @@ pub(crate) async fn unpack(
 
 /// Somebody who works in a builder root for one kernel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Workshop<'a> {
+pub(crate) struct Room<'a> {
     pub(crate) root: &'a Entry,
     /// The kernel that is built for.
     pub(crate) release: &'a str,
@@ -175,7 +217,18 @@ pub(crate) struct Workshop<'a> {
     pub(crate) tree: Option<&'a Path>,
 }
 
-impl Workshop<'_> {
+impl Room<'_> {
+    /// Where the host has what modules for its kernel are built against.
+    pub(crate) fn headers(&self) -> PathBuf {
+        match self.tree {
+            Some(tree) => tree.to_owned(),
+            None => {
+                let root = self.root.dir.join("root");
+                root.join(headers(self.release).trim_start_matches('/'))
+            }
+        }
+    }
+
     /// The beginning of a command that runs in the builder root, with `build` mounted on `/build`:
     /// what follows are further `NAME=value` of its environment, and its words.
     pub(crate) fn enter(&self, site: &Site<'_>, build: &Path) -> Result<Kept, BuildError> {

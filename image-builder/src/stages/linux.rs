@@ -14,9 +14,11 @@ use crate::kernel::{Compiled, HOME};
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::signing::Signer;
-use crate::stages::builder::{self, Workshop};
+use crate::stages::builder::{self, Room};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, CompiledRecord, KernelChoice, SourceConfig, kernel_config, key, tree};
+use crate::{
+    BuildError, CompiledRecord, KernelChoice, Manifest, SourceConfig, kernel_config, key, tree,
+};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "linux";
@@ -93,8 +95,27 @@ pub(crate) fn tree(entry: &Entry) -> PathBuf {
 }
 
 /// Where they are for the entry with this key.
-pub(crate) fn tree_of(cache: &Path, key: &str) -> PathBuf {
+fn tree_of(cache: &Path, key: &str) -> PathBuf {
     cache.join(STAGE).join(key).join(TREE)
+}
+
+/// Where the tree of the image's kernel is, when that was compiled from source.
+pub(crate) fn tree_of_image(
+    site: &Site<'_>,
+    image: &Manifest,
+) -> Result<Option<PathBuf>, BuildError> {
+    if image.kernel.compiled.is_none() {
+        return Ok(None);
+    }
+    let stage = image.stages.iter().find(|stage| stage.name == STAGE);
+    let tree = stage.map(|stage| tree_of(&site.cache, &stage.key));
+    tree.filter(|tree| tree.is_dir())
+        .map(Some)
+        .ok_or_else(|| BuildError::BadRequest {
+            field: "the image's kernel",
+            value: image.kernel.release.clone(),
+            remedy: "it is no longer in the cache: build the image again".into(),
+        })
 }
 
 /// What the manifest says about it.
@@ -186,7 +207,7 @@ impl Linux<'_> {
             let work = site.scratch(STAGE)?;
             let build = work.path().join("build");
             fs::create_dir(&build).map_err(BuildError::io("make", &build))?;
-            let root = Workshop {
+            let root = Room {
                 root: builder,
                 release: self.release,
                 tree: None,
@@ -202,7 +223,7 @@ impl Linux<'_> {
             builder::tell_cache(site, STAGE, &build);
             if let Some(signer) = self.signer {
                 let linux = build.join("linux");
-                let signing = Workshop {
+                let signing = Room {
                     tree: Some(&linux),
                     ..root
                 };
@@ -229,7 +250,7 @@ impl Linux<'_> {
     async fn configure(
         &self,
         site: &Site<'_>,
-        root: &Workshop<'_>,
+        root: &Room<'_>,
         build: &Path,
     ) -> Result<(), BuildError> {
         let path = |name: &str| build.join(name);

@@ -21,7 +21,7 @@ pub(crate) const MODULE: &str = "module.ko";
 /// Same with its debug information: for reading an oops, not for the image.
 pub(crate) const MODULE_DEBUG: &str = "module.debug.ko";
 /// Runs in the builder root: the build, then the module without debug information beside it.
-const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
+pub(crate) const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
     [ -f \"$PRODUCED\" ] || { echo \"error: $* left no $PRODUCED in the tree\"; exit 1; }; \
     rm -rf /build/install; mkdir /build/install; n=0; for file in $INSTALL; do \
     [ -f \"$file\" ] || { echo \"error: $* left no $file in the tree\"; exit 1; }; \
@@ -59,24 +59,16 @@ pub(crate) async fn make(
     site: &Site<'_>,
     stage: &Stage,
     (source, config): (&Path, &SourceConfig),
-    workshop: builder::Workshop<'_>,
+    room: builder::Room<'_>,
     signer: Option<&Signer>,
 ) -> Result<Entry, BuildError> {
     site.stage(stage, async |result| {
-        let release = workshop.release;
-        let headers = match workshop.tree {
-            Some(tree) => tree.to_owned(),
-            None => workshop
-                .root
-                .dir
-                .join("root")
-                .join(builder::headers(release).trim_start_matches('/')),
-        };
-        kernel_config::check(source, &headers.join(".config"), release)?;
+        let release = room.release;
+        kernel_config::check(source, &room.headers().join(".config"), release)?;
         let work = site.scratch(stage.name)?;
         let build = work.path().join("build");
         tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
-        let command = workshop
+        let command = room
             .enter(site, &build)?
             .arg(format!("PRODUCED={}", config.produced))
             .arg(format!("INSTALL={}", tree_files::words(config)))
@@ -95,7 +87,7 @@ pub(crate) async fn make(
             fs::copy(&from, sign.join(to)).map_err(BuildError::io("copy", from))?;
         }
         if let Some(signer) = signer {
-            workshop.sign(site, stage.name, &build, signer).await?;
+            room.sign(site, stage.name, &build, signer).await?;
         }
         for (_, name) in files {
             let from = sign.join(name);
@@ -128,7 +120,12 @@ fn is_signed(module: &[u8]) -> bool {
 }
 
 /// A failed build of the tree, by the compiler's first error.
-fn source_error(error: BuildError, source: &Path, config: &SourceConfig, log: &Path) -> BuildError {
+pub(crate) fn source_error(
+    error: BuildError,
+    source: &Path,
+    config: &SourceConfig,
+    log: &Path,
+) -> BuildError {
     let BuildError::Step {
         source: Failure::Ended { tail, .. },
         ..
@@ -165,7 +162,7 @@ fn first_error(text: &str) -> Option<String> {
 }
 
 /// A value of the module's `.modinfo` section: NUL-terminated `name=value` strings.
-fn modinfo(module: &[u8], name: &str) -> Option<String> {
+pub(crate) fn modinfo(module: &[u8], name: &str) -> Option<String> {
     let field = format!("{name}=");
     module.split(|byte| *byte == 0).find_map(|string| {
         let value = string.strip_prefix(field.as_bytes())?;
@@ -173,8 +170,17 @@ fn modinfo(module: &[u8], name: &str) -> Option<String> {
     })
 }
 
+/// What depmod(8) writes down of a module: aliases, and what has to be loaded before it.
+pub(crate) fn dependencies(module: &[u8]) -> std::collections::BTreeSet<&[u8]> {
+    let fields: [&[u8]; 3] = [b"alias=", b"depends=", b"softdep="];
+    module
+        .split(|byte| *byte == 0)
+        .filter(|string| fields.iter().any(|field| string.starts_with(field)))
+        .collect()
+}
+
 /// A module for another kernel would only be found out by the guest.
-fn check_release(module: &[u8], release: &str) -> Result<(), String> {
+pub(crate) fn check_release(module: &[u8], release: &str) -> Result<(), String> {
     let vermagic = modinfo(module, "vermagic").unwrap_or_else(|| "none".into());
     if vermagic.split(' ').next() == Some(release) {
         Ok(())

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::layout::Layout;
-use host_harness::report::TerminalReporter;
+use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
 use image_builder::{BuildEvent, BuildRequest, Image, KernelChoice, ModuleSigning, SourceChecks};
 
@@ -129,7 +129,8 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
-    let reporters = SharedReporters::new(vec![Box::new(terminal)]);
+    let recorder = Recorder::new(&layout, &host);
+    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use host_harness::event::Event;
-use host_harness::report::TerminalReporter;
+use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
 
 use crate::options::{Machines, Place};
 use crate::summary::Summary;
-use crate::{build, validate};
+use crate::{build, report, validate};
 
 /// Options of `ci`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,12 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
     let summary = Summary::default();
-    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(summary.listener())]);
+    let recorder = Recorder::new(&layout, &host);
+    let reporters = SharedReporters::new(vec![
+        Box::new(terminal),
+        Box::new(summary.listener()),
+        Box::new(recorder),
+    ]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });
@@ -59,5 +64,8 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
         .and_then(|()| std::fs::write(&file, &text))
         .with_context(|| format!("cannot write {}", file.display()))?;
     print!("\n{text}");
+    report::make(&layout, &report::Format::ALL, None, None)
+        .await
+        .context("the checks ran, but the report of them is missing")?;
     Ok(code)
 }

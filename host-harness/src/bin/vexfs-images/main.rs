@@ -12,6 +12,7 @@ mod doctor;
 mod exec;
 mod list;
 mod options;
+mod perf;
 mod reopen;
 mod report;
 mod rerun;
@@ -56,7 +57,9 @@ enum Command {
     Verify(verify::Args),
     /// What takes the room in an image, by package and folder, and the time of its boot, by unit
     Size(size::Args),
-    /// Work with the reports of several runs
+    /// Measure, and say whether something got slower
+    Perf(perf::Args),
+    /// Tell what was built, checked and measured as a page, Markdown and JSON; or merge JUnit files
     Report(report::Args),
     /// Show the images and the snapshots there are
     List(list::Args),
@@ -129,7 +132,8 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Diff(args) => diff::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Size(args) => size::run(args).await,
-        Command::Report(args) => report::run(&args),
+        Command::Report(args) => report::run(args).await,
+        Command::Perf(args) => perf::run(args).await,
         Command::List(args) => list::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Doctor(args) => doctor::run(args).await,

@@ -147,7 +147,11 @@ impl Summary {
                 )),
             ),
         );
-        line("report", junit.display().to_string());
+        line(
+            "report",
+            layout.reports().join("index.html").display().to_string(),
+        );
+        line("junit", junit.display().to_string());
         line("logs", layout.logs().display().to_string());
         let mut text = String::new();
         for line in lines {

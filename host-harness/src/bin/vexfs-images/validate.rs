@@ -12,7 +12,7 @@ use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
-use host_harness::report::{JunitReporter, TerminalReporter};
+use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
 use host_harness::runner::{self, SharedReporters};
 use host_harness::stored::{self, Basis};
 use image_builder::{BuildEvent, Image, ToolsRequest};
@@ -102,7 +102,8 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         .collect::<anyhow::Result<Vec<Image>>>()?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.verbose, false);
-    let reporters = SharedReporters::new(vec![Box::new(terminal)]);
+    let recorder = Recorder::new(&layout, &host);
+    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });
@@ -159,7 +160,8 @@ pub async fn judge(
     reporters.catch_up(&Event::RunStarted {
         facts: host.facts(),
     });
-    let tools = tools(layout, reporters).await?;
+    let full = selected.iter().any(|check| check.tier == Tier::Full);
+    let tools = tools(layout, full, reporters).await?;
     let manner = runner::Manner {
         jobs: which.parallel.unwrap_or_else(runner::jobs),
         retries: which.retries,
@@ -227,9 +229,14 @@ pub async fn judge(
     Ok(tally.exit_code())
 }
 
-/// The disk with the tools that checks bring along.
-async fn tools(layout: &Layout, reporters: &SharedReporters) -> anyhow::Result<PathBuf> {
+/// The disk with the tools that checks bring along; those of the full tier bring more.
+async fn tools(
+    layout: &Layout,
+    full: bool,
+    reporters: &SharedReporters,
+) -> anyhow::Result<PathBuf> {
     let request = ToolsRequest {
+        full,
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)
