@@ -105,6 +105,7 @@ pub async fn minimal() -> Setup {
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
+        second_kernel: false,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,
