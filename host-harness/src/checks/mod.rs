@@ -25,7 +25,7 @@ mod workbench;
 use std::pin::Pin;
 use std::time::Duration;
 
-use image_builder::SourceConfig;
+use image_builder::{SigningRecord, SigningState, SourceConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{Failure, Lab};
@@ -89,6 +89,9 @@ pub struct Check {
     pub needs: &'static [&'static str],
     /// The variants it is about; empty for all.
     pub variants: &'static [&'static str],
+    /// Whether it is about a kernel that takes only modules signed by a key it trusts; on any other it
+    /// is skipped, with the reason the build has noted.
+    pub enforced: bool,
     /// What the second judge may or must find while it runs. Whatever else it finds counts against
     /// the check.
     pub expects: &'static [Expected],
@@ -114,7 +117,13 @@ impl Check {
     }
 
     /// Why it cannot be asked of this image, as far as that is known beforehand.
-    pub fn skip_reason(&self, source: &SourceConfig) -> Option<String> {
+    pub fn skip_reason(&self, source: &SourceConfig, signing: &SigningRecord) -> Option<String> {
+        if self.enforced && signing.state != SigningState::Enforced {
+            return Some(format!(
+                "module signing is {}: {}",
+                signing.state, signing.reason
+            ));
+        }
         let lacking = self
             .needs
             .iter()
@@ -156,6 +165,7 @@ macro_rules! checks {
                 story: |lab| Box::pin($story(lab)),
                 needs: &[],
                 variants: &[],
+                enforced: false,
                 expects: &[],
             };
             $(check.$field = $value;)*
@@ -266,6 +276,8 @@ pub const REGISTRY: &[Check] = checks! {
         Quick Settled 60 hardening::updates, variants: PRODUCTION;
     "kernel_update" "with a newer kernel package installed, VexFS still mounts after the next start"
         Full PowerOn 300 hardening::kernel_update, variants: PRODUCTION;
+    "module_signing" "the kernel is locked down and refuses a module that is not signed, or not any more"
+        Quick Settled 60 hardening::module_signing, variants: PRODUCTION, enforced: true;
     "audit" "changes to configuration are on record"
         Quick Settled 60 hardening::audit, variants: PRODUCTION;
     "logs_bounded" "logs are kept, bounded and rotated"

@@ -9,7 +9,9 @@ use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
-use image_builder::{BuildError, BuildEvent, BuildRequest, Image, SourceChecks};
+use image_builder::{
+    BuildError, BuildEvent, BuildRequest, Image, KernelChoice, ModuleSigning, SourceChecks,
+};
 
 use crate::options::{Machines, Place, Usage};
 use crate::validate::{self, Again};
@@ -26,6 +28,20 @@ pub struct What {
     /// Kernel series
     #[arg(long, default_value = "6.1", value_parser = PossibleValuesParser::new(["6.1", "6.12"]))]
     pub kernel_version: String,
+    /// Which kernel: the distribution's, one compiled from its source (presets in provision/kernel:
+    /// plain, debug), or the first with the second beside it
+    #[arg(
+        long,
+        default_value = "distribution",
+        value_name = "distribution|source[:PRESET]|both[:PRESET]"
+    )]
+    pub kernel: KernelChoice,
+    /// Sign modules with this private key (PEM); it is copied nowhere
+    #[arg(long, value_name = "FILE", requires = "module_cert")]
+    pub module_key: Option<PathBuf>,
+    /// Its certificate (PEM); a kernel compiled from source trusts it
+    #[arg(long, value_name = "FILE", requires = "module_key")]
+    pub module_cert: Option<PathBuf>,
     /// VexFS source: a folder, a tarball, or a tag or commit of a git repository [default: the
     /// tree in the checkout]
     #[arg(long, value_name = "DIR|TARBALL|URL@REVISION")]
@@ -213,6 +229,12 @@ fn request(
         variant: variant.to_owned(),
         vexfs_version: what.vexfs_version.clone(),
         kernel_version: what.kernel_version.clone(),
+        kernel: what.kernel.clone(),
+        module_signing: what
+            .module_key
+            .clone()
+            .zip(what.module_cert.clone())
+            .map(|(key, certificate)| ModuleSigning { key, certificate }),
         source: what
             .vexfs_source
             .clone()
