@@ -167,7 +167,7 @@ impl Check {
         if inode.extent_level.get() != 0 {
             return Ok(None);
         }
-        let last = count.checked_sub(1).map(|last| inode.root[last].clone());
+        let last = count.checked_sub(1).map(|last| inode.root[last]);
         let Some(block) = self.take_block() else {
             return Ok(None);
         };
