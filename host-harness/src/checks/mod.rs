@@ -199,9 +199,9 @@ pub const REGISTRY: &[Check] = checks! {
     "posix_corners" "system calls hardly anybody makes end as they should"
         Full Settled 120 corners::posix, needs: &["vexfs-format"];
     "mount_corners" "options, remounts, a freeze and /sys do as they are told"
-        Full Settled 120 corners::mount, needs: &["vexfs-format"];
+        Full Settled 120 corners::mount, needs: &["vexfs-format"], expects: corners::REFUSED;
     "errors_option" "damage gives an error, then what errors= says; fsck repairs it"
-        Full Settled 120 corners::errors_option, needs: &["vexfs-format"];
+        Full Settled 120 corners::errors_option, needs: &["vexfs-format"], expects: corners::DAMAGED;
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
     "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"
