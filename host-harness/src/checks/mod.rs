@@ -241,9 +241,9 @@ pub const REGISTRY: &[Check] = checks! {
     "posix_corners" "system calls hardly anybody makes end as they should"
         Full Settled 120 corners::posix, needs: &["vexfs-format"];
     "mount_corners" "options, remounts, a freeze and /sys do as they are told"
-        Full Settled 120 corners::mount, needs: &["vexfs-format"];
+        Full Settled 120 corners::mount, needs: &["vexfs-format"], expects: corners::REFUSED;
     "errors_option" "damage gives an error, then what errors= says; fsck repairs it"
-        Full Settled 120 corners::errors_option, needs: &["vexfs-format"];
+        Full Settled 120 corners::errors_option, needs: &["vexfs-format"], expects: corners::DAMAGED;
     "performance" "fio and search cost no more beside ext4 than they did on this kind of host"
         Full PowerOn 600 performance::beside_the_stored;
     "no_secrets" "no password, key or token is in the image"
