@@ -2,7 +2,7 @@
 //! must find and mend.
 
 use crate::lab::{Failure, Guest, Lab, SCRATCH};
-use crate::verdict::Outcome;
+use crate::verdict::{Expected, Matcher, Outcome};
 
 /// Size of the file systems that are damaged: small, because each is written anew.
 const SIZE: &str = "8M";
@@ -12,6 +12,17 @@ const BATCH: u64 = 100;
 const CLEAN: &str = "/run/proof-clean";
 /// The same after a power cut: its journal is to be replayed.
 const DIRTY: &str = "/run/proof-dirty";
+
+/// What a kernel may say of damaged file systems: that they are damaged.
+pub const DAMAGED: &[Expected] = &[allowed("vexfs_error"), allowed("vexfs_level")];
+
+const fn allowed(rule: &'static str) -> Expected {
+    Expected {
+        what: Matcher::rule(rule),
+        must: false,
+        why: "the file systems are damaged, and the module says so",
+    }
+}
 
 /// Makes both.
 async fn sound_images(lab: &Lab, guest: &Guest, program: &str) -> Result<(), Failure> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::agent::{Chunk, ExecSpec};
+use crate::agent::{Chunk, ExecSpec, Session};
 use crate::lab::{Failure, Guest, Lab, Mount, SCRATCH};
 use crate::machine::Cut;
 
@@ -48,10 +48,12 @@ pub async fn power_cut(lab: &mut Lab) -> Result<(), Failure> {
             _ => guest.mount_again(lab).await?,
         };
         guest.fetch_kernel_log().await?;
-        promised = Some(work(lab, &guest, &mount, number, &mut rng).await?);
+        let (now, at_work) = work(lab, &guest, &mount, number, &mut rng).await?;
+        promised = Some(now);
         last = lab
             .pull_plug(guest, &disk, &mut rng, !lab.breaks("flushes"))
             .await?;
+        drop(at_work);
         total.flushes += last.flushes;
         total.durable += last.durable;
         total.kept += last.kept;
@@ -98,14 +100,14 @@ fn vectors(lab: &Lab) -> &'static str {
     }
 }
 
-/// Works until enough has been promised.
+/// Works until enough has been promised, and goes on until the session is dropped.
 async fn work(
     lab: &Lab,
     guest: &Guest,
     mount: &Mount,
     number: u64,
     rng: &mut fastrand::Rng,
-) -> Result<Promised, Failure> {
+) -> Result<(Promised, Session), Failure> {
     let program = guest.tool(lab, "vexfs-proof").await?;
     let mut promised = Promised {
         place: format!("life-{number}"),
@@ -156,7 +158,7 @@ async fn work(
         }
     }
     tokio::time::sleep(Duration::from_micros(rng.u64(..MOMENT))).await;
-    Ok(promised)
+    Ok((promised, session))
 }
 
 /// `HAND STEP`
