@@ -11,8 +11,9 @@ use crate::machine::Cut;
 /// After so many cuts the disk gets a new file system: an old one is full of traces, a new one is full
 /// of first times.
 const LIVES: u64 = 25;
-/// Promises until the plug is pulled, at most; the hands make some hundred a second.
-const PROMISES: u32 = 150;
+/// How fast the hands work, in microseconds of rest after a step, and promises until the plug is pulled,
+/// at most. Quick hands have everything flushed all the time; slow ones leave more to lose.
+const PACES: &[(u64, u32)] = &[(0, 120), (4_000, 60), (30_000, 24)];
 /// And then a moment more, in microseconds, so that the cut falls anywhere in a step.
 const MOMENT: u64 = 30_000;
 
@@ -114,17 +115,18 @@ async fn work(
         seed: u64::from(rng.u32(..)),
         hands: BTreeMap::new(),
     };
+    let (pace, most) = PACES[rng.usize(..PACES.len())];
+    let enough = rng.u32(1..=most);
     let lie = if lab.breaks("promise") { "--lie" } else { "" };
     // What is left of the life before last goes away meanwhile, and nobody waits for it.
     let script = format!(
-        "rm -rf {0}/life-{1} & exec {program} work {0}/{2} {3} {lie} {4}",
+        "rm -rf {0}/life-{1} & exec {program} work {0}/{2} {3} --pace {pace} {lie} {4}",
         mount.path(),
         number.saturating_sub(2),
         promised.place,
         promised.seed,
         vectors(lab)
     );
-    let enough = rng.u32(1..=PROMISES);
     let spec = ExecSpec::new(["/bin/sh", "-euc", &script]);
     let patience = Duration::from_secs(60);
     let failed = |source| Failure::Agent {
