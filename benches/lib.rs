@@ -15,7 +15,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use host_harness::dossier::Policy;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Setup};
+use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Direction, Fingerprint, Metric, Record};
 use image_builder::{Image, ToolsRequest};
@@ -105,6 +105,8 @@ pub async fn minimal() -> Setup {
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
+        agent_deadline: FIRST_ANSWER,
+        second_kernel: false,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,

@@ -59,6 +59,11 @@ impl Layout {
         self.out.join("reports")
     }
 
+    /// `out/bundle`: everything of a run, laid out for download.
+    pub fn bundle(&self) -> PathBuf {
+        self.out.join("bundle")
+    }
+
     /// `out/reports/dossiers`: a folder for each failure.
     pub fn dossiers(&self) -> PathBuf {
         self.reports().join("dossiers")

@@ -50,6 +50,11 @@ impl Basis {
                 "boot deadline",
                 format!("{} s", setup.boot_deadline.as_secs()),
             ),
+            (
+                "agent deadline",
+                format!("{} s", setup.agent_deadline.as_secs()),
+            ),
+            ("second kernel", setup.second_kernel.to_string()),
             ("counts", format!("{:?}", Scale::of_environment())),
         ];
         Basis(facts.map(|(name, value)| (name.to_owned(), value)).into())

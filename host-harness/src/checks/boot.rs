@@ -1,12 +1,43 @@
 //! The image comes up, and comes up the same every time.
 
+use std::time::Instant;
+
 use crate::lab::{Boot, Failure, Guest, Lab};
 
-/// Every unit that should run runs, and systemd says that it is done.
+/// Every unit that should run runs, and systemd says that it is done. The report says when that was,
+/// by the host's clock from power-on and by the guest's from its kernel's start; how long it may take is
+/// the deadline's to say.
 pub async fn settles(lab: &mut Lab) -> Result<(), Failure> {
+    let begin = Instant::now();
     let guest = lab.boot(Boot::invited()).await?;
+    lab.fact(
+        "agent-seconds",
+        format!("{:.1}", begin.elapsed().as_secs_f64()),
+    );
     lab.point("booted", &guest).await?;
     settled(&guest).await?;
+    lab.fact(
+        "settled-seconds",
+        format!("{:.1}", begin.elapsed().as_secs_f64()),
+    );
+    let finished = guest
+        .sh("systemctl show --property=FinishTimestampMonotonic --value")
+        .await?;
+    match finished.trim().parse::<f64>() {
+        Ok(microseconds) if microseconds > 0.0 => {
+            lab.fact(
+                "settled-guest-seconds",
+                format!("{:.1}", microseconds / 1e6),
+            );
+        }
+        _ => {
+            return Err(Failure::check(
+                "boot",
+                "systemd does not say when the boot was over",
+                finished,
+            ));
+        }
+    }
     guest.power_off().await
 }
 
@@ -35,14 +66,15 @@ pub(super) async fn settled(guest: &Guest) -> Result<(), Failure> {
 }
 
 /// What a boot leaves that must not depend on which boot it was. Left out: `systemd-fsckd`, which
-/// ends by itself half a minute after the checks of the disks, and the mounts of credentials. udev goes on loading modules after
+/// ends by itself half a minute after the checks of the disks, the mounts of credentials, and the order of
+/// mounts: systemd makes those of fstab side by side. udev goes on loading modules after
 /// systemd is done, so it is waited for.
 async fn portrait(guest: &Guest) -> Result<String, Failure> {
     guest
         .sh("udevadm settle --timeout=60
              uname -r
              sed 's/ *$//' /proc/cmdline
-             findmnt --real --noheadings --output TARGET,FSTYPE,OPTIONS
+             findmnt --real --list --noheadings --output TARGET,FSTYPE,OPTIONS | sort
              lsblk --noheadings --output NAME,SIZE,FSTYPE /dev/vda
              systemctl list-units --type service,socket,mount --state active,failed --plain --no-legend \
                | awk '{print $1}' | grep -v -e '^run-credentials' -e '^systemd-fsckd' | sort

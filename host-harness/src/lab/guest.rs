@@ -14,7 +14,7 @@ use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
 use crate::machine::{Machine, MachineError};
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
-const FIRST_ANSWER: Duration = Duration::from_secs(20);
+pub const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
 /// The kernel's id of a boot, random(4): a UUID and a line feed.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -54,6 +54,18 @@ impl Guest {
         within: Duration,
         patience: Duration,
     ) -> Result<Guest, Failure> {
+        Guest::meet_within(machine, (within, FIRST_ANSWER), patience).await
+    }
+
+    /// The same, with what the handshake may take once somebody accepts connections.
+    ///
+    /// # Errors
+    /// As [`Guest::meet`].
+    pub async fn meet_within(
+        machine: Arc<Machine>,
+        (within, answer): (Duration, Duration),
+        patience: Duration,
+    ) -> Result<Guest, Failure> {
         let no_boot = |error: MachineError| match error {
             MachineError::Died(death) => Failure::check(
                 "boot",
@@ -82,7 +94,7 @@ impl Guest {
             let doing = doing.to_owned();
             move |source| Failure::Agent { doing, source }
         };
-        let client = Client::connect(stream, &secret, FIRST_ANSWER)
+        let client = Client::connect(stream, &secret, answer)
             .await
             .map_err(agent("shake hands with the agent"))?;
         Guest::adopt(machine, client, patience).await

@@ -3,6 +3,7 @@
 //! Beside them, what is told after runs: [`model`] gathers what is under `out/` as plain data, and
 //! [`html`], [`markdown`], [`kcidb`] and JSON tell it.
 
+pub mod build;
 pub mod html;
 pub mod junit;
 pub mod kcidb;

@@ -2,6 +2,7 @@
 //! non-zero exit, and however it ends, nothing of it is left.
 
 mod bad_input;
+mod delivery;
 mod leftovers;
 mod perf;
 mod report;
@@ -9,6 +10,7 @@ mod template;
 mod tinyfs;
 mod twice;
 mod verdict;
+mod workflows;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,6 +22,9 @@ fn main() {
     let mut trials = Vec::new();
     for (name, test) in bad_input::TESTS {
         trials.push(Trial::test(format!("bad_input::{name}"), *test));
+    }
+    for (name, test) in delivery::TESTS {
+        trials.push(Trial::test(format!("delivery::{name}"), *test));
     }
     for (name, test) in leftovers::TESTS {
         trials.push(Trial::test(format!("leftovers::{name}"), *test));
@@ -44,6 +49,9 @@ fn main() {
     }
     for (name, test) in verdict::TESTS {
         trials.push(Trial::test(format!("verdict::{name}"), *test));
+    }
+    for (name, test) in workflows::TESTS {
+        trials.push(Trial::test(format!("workflows::{name}"), *test));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -7,6 +7,7 @@ mod boot;
 mod build;
 mod ci;
 mod clean;
+mod delivery;
 mod diff;
 mod doctor;
 mod exec;
@@ -18,6 +19,7 @@ mod report;
 mod rerun;
 mod shell;
 mod size;
+mod ssh;
 mod summary;
 mod validate;
 mod verify;
@@ -47,6 +49,8 @@ enum Command {
     Exec(exec::Args),
     /// Boot an image and open a shell in it
     Shell(shell::Args),
+    /// Boot an image and log in to it over SSH, or run a program over it
+    Ssh(ssh::Args),
     /// Go back into the failed machine of a dossier
     Reopen(reopen::Args),
     /// Run the check of a dossier again, the same way
@@ -67,7 +71,7 @@ enum Command {
     Clean(clean::Args),
     /// What this host offers, and what is missing with the command that mends it
     Doctor(doctor::Args),
-    /// Build, validate and report, as continuous integration does
+    /// Build, validate, report, bundle and publish, as continuous integration does
     Ci(ci::Args),
 }
 
@@ -127,6 +131,7 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Boot(args) => boot::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Shell(args) => shell::run(args).await,
+        Command::Ssh(args) => ssh::run(args).await,
         Command::Reopen(args) => reopen::run(args).await,
         Command::Rerun(args) => rerun::run(args).await,
         Command::Diff(args) => diff::run(args).await,

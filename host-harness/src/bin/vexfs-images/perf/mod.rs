@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use host_harness::dossier::Policy;
 use host_harness::host::Host;
-use host_harness::lab::{BOOT_DEADLINE, Setup};
+use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Record};
 use image_builder::{BuildEvent, Image, ToolsRequest};
@@ -77,6 +77,8 @@ async fn setup(layout: &Layout, host: &Host, image: Image) -> anyhow::Result<Set
         })
         .await?,
         boot_deadline: BOOT_DEADLINE,
+        agent_deadline: FIRST_ANSWER,
+        second_kernel: false,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,
