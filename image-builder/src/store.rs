@@ -20,8 +20,9 @@ use crate::{BuildError, BuildEvent, StageRecord, run};
 const DONE: &str = "done.json";
 /// How many entries of a stage are kept; the least recently used go first.
 const KEPT: usize = 4;
-/// Stages of which fewer are kept: large, and one is enough for each kernel series.
-const KEPT_OF: &[(&str, usize)] = &[("builder", 2), ("tools", 1)];
+/// Stages of which fewer are kept, for they are large: one is enough for each kernel series, and of tools
+/// disks one for each tier, and the last one of either.
+const KEPT_OF: &[(&str, usize)] = &[("builder", 3), ("linux", 3), ("tools", 3)];
 /// After how long waiting for a lock is worth telling.
 const LOCK_NEWS: Duration = Duration::from_secs(3);
 /// How often a lock held by another build is tried.
@@ -65,11 +66,11 @@ impl Site<'_> {
         let home = self.cache.join(stage.name);
         fs::create_dir_all(&home).map_err(BuildError::io("make", &home))?;
         let dir = home.join(&key);
-        if let Some(entry) = self.hit(stage, &key, &dir) {
+        if let Some(entry) = self.hit(stage.name, &key, &dir) {
             return Ok(entry);
         }
         let _lock = self.lock(&home.join(format!("{key}.lock"))).await?;
-        if let Some(entry) = self.hit(stage, &key, &dir) {
+        if let Some(entry) = self.hit(stage.name, &key, &dir) {
             return Ok(entry);
         }
         self.progress.event(&BuildEvent::StageStarted {
@@ -102,20 +103,24 @@ impl Site<'_> {
             stage: stage.name.into(),
             seconds,
         });
-        Ok(entry(stage, key, dir, seconds))
+        Ok(entry(stage.name, key, dir, seconds))
     }
 
-    fn hit(&self, stage: &Stage, key: &str, dir: &Path) -> Option<Entry> {
+    /// The entry of a stage under a key that is known already, when it is still there.
+    pub(crate) fn find(&self, name: &'static str, key: &str) -> Option<Entry> {
+        self.hit(name, key, &self.cache.join(name).join(key))
+    }
+
+    fn hit(&self, name: &'static str, key: &str, dir: &Path) -> Option<Entry> {
         let done = read_done(dir)?;
         if sizes(dir).ok()? != done.files {
             self.note(format!("{} is damaged: made again", dir.display()));
             return None;
         }
-        self.progress.event(&BuildEvent::StageCached {
-            stage: stage.name.into(),
-        });
+        self.progress
+            .event(&BuildEvent::StageCached { stage: name.into() });
         touch(&dir.join(DONE));
-        Some(entry(stage, key.to_owned(), dir.to_owned(), done.seconds))
+        Some(entry(name, key.to_owned(), dir.to_owned(), done.seconds))
     }
 
     /// Takes a lock, waiting for another build that holds it. Dropping the guard gives it back.
@@ -143,11 +148,11 @@ impl Site<'_> {
     }
 }
 
-fn entry(stage: &Stage, key: String, dir: PathBuf, seconds: f64) -> Entry {
+fn entry(name: &str, key: String, dir: PathBuf, seconds: f64) -> Entry {
     Entry {
         dir,
         record: StageRecord {
-            name: stage.name.into(),
+            name: name.into(),
             key,
             seconds,
         },

@@ -31,6 +31,8 @@ pub const CASES: &[Red] = &[
                    systemctl daemon-reload; systemctl start --no-block broken.service" },
     Red { name: "second_boot_differs", check: "boots_twice", point: "booted", title: "second boot is not like the first",
           script: "systemd-run --quiet --unit=odd-$(cut -c1-8 /proc/sys/kernel/random/boot_id) sleep 600" },
+    Red { name: "not_mounted_at_boot", check: "power_cycle", point: "written", title: "what was written is not there after a reboot",
+          script: "sed -i '/kept/d' /etc/fstab" },
     Red { name: "somebody_listens", check: "uninvited_silence", point: "invitation", title: "somebody answers",
           script: "" },
     Red { name: "stranger_served", check: "stranger_refused", point: "ready", title: "stranger inside the guest was not refused",
@@ -90,6 +92,29 @@ pub const CASES: &[Red] = &[
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo 0 > /mnt/vexfs/round; umount /mnt/vexfs" },
     Red { name: "line_too_many", check: "mount_cycles", point: "halfway", title: "lines",
           script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs; echo more >> /mnt/vexfs/rounds; umount /mnt/vexfs" },
+    Red { name: "symlinks_not_followed", check: "pjdfstest", point: "mounted", title: "it fails, and passes on ext4",
+          script: "mount -o remount,nosymfollow /mnt/vexfs" },
+    Red { name: "somebody_else_writes", check: "fsx", point: "mounted", title: "fsx exited with",
+          script: "systemd-run --quiet sh -c 'while sleep 0.1; do for file in /mnt/vexfs/file-*; do
+                     printf X | dd of=$file bs=1 seek=5000 conv=notrunc status=none; done; done'" },
+    Red { name: "mapped_block_lost", check: "fio_modes", point: "unmounted", title: "mmap-random",
+          script: "mount -t vexfs /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs
+                   dd if=/dev/zero of=/mnt/vexfs/mmap-random.0.0 bs=4k count=1 seek=20 conv=notrunc,fsync status=none
+                   umount /mnt/vexfs" },
+    Red { name: "read_only_after_all_stressors", check: "stress_filesystem", point: "stressed", title: "`echo alive",
+          script: "mount -o remount,ro /mnt/vexfs" },
+    // The worker promises without fsync: what it wrote is in memory only.
+    Red { name: "promised_without_fsync", check: "power_cut", point: "promise", title: "a promise is broken",
+          script: "" },
+    // The disk ignores flushes, as if the file system had asked for none.
+    Red { name: "missing_barrier", check: "power_cut", point: "flushes", title: "after cut",
+          script: "" },
+    Red { name: "kernel_warns_of_an_image", check: "metadata_fuzz", point: "images", title: "the kernel's taint went from",
+          script: "systemd-run --quiet sh -c 'sleep 1; echo 512 > /proc/sys/kernel/tainted'" },
+    Red { name: "fsck_finds_nothing", check: "fsck_damage", point: "planting", title: "fsck does not find it",
+          script: "printf '#!/bin/sh\necho sound\n' > /run/fake; chmod +x /run/fake; mount --bind /run/fake /usr/sbin/vexctl" },
+    Red { name: "vector_changed", check: "search_exact", point: "imported", title: "finds other files than brute force",
+          script: "vexctl vector put /mnt/vexfs/random/v000 $(seq -s, 24); vexctl vector put /mnt/vexfs/random/v001 -- $(seq -s, -24 -1)" },
     Red { name: "answers_of_another", check: "posix_corners", point: "mounted", title: "a system call ends otherwise",
           script: "umount /mnt/vexfs; mkfs.ext4 -q -F /dev/disk/by-id/virtio-vexfs-scratch
                    mount -t ext4 /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs" },
@@ -99,6 +124,8 @@ pub const CASES: &[Red] = &[
           script: "fsck.vexfs -y /dev/disk/by-id/virtio-vexfs-scratch || [ $? = 1 ]" },
     Red { name: "no_udev_rule", check: "udev", point: "start", title: "no `ID_FS_TYPE=vexfs`",
           script: "rm /usr/lib/udev/rules.d/60-vexfs.rules; udevadm control --reload" },
+    Red { name: "slower_than_stored", check: "performance", point: "stored", title: "times what it costs the peer in the same guest",
+          script: "" },
     Red { name: "planted_key", check: "no_secrets", point: "start", title: "the image holds an authorized SSH key",
           script: "mkdir -p /root/.ssh; echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 somebody' > /root/.ssh/authorized_keys" },
     Red { name: "strange_user", check: "inventory", point: "start", title: "user intruder is not declared",
@@ -161,6 +188,8 @@ pub const CASES: &[Red] = &[
           script: "echo 'int broken' >> /usr/src/vexfs/super.c" },
     Red { name: "dependency_gone", check: "vexctl_builds", point: "sources", title: "`cd /usr/src/vexctl",
           script: "rm -r /usr/src/vexctl/vendor/clap-4*" },
+    Red { name: "unsigned_module_taken", check: "module_signing", point: "start-signing", title: "took a module without signature",
+          script: "rm /sbin/insmod; printf '#!/bin/sh\\n' > /sbin/insmod; chmod +x /sbin/insmod" },
     Red { name: "panic_in_mid_exec", check: "mkfs_mount", point: "start", title: "panic",
           script: "echo c > /proc/sysrq-trigger; sleep 50" },
 ];

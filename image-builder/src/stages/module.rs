@@ -7,39 +7,51 @@ use keeper::Failure;
 
 use crate::key::Inputs;
 use crate::run::Site;
+use crate::signing::Signer;
 use crate::stages::{builder, tree_files};
 use crate::store::{Entry, Stage};
 use crate::{BuildError, ModuleRecord, SourceConfig, kernel_config, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "module";
+/// Name of the stage that makes it for a second kernel.
+pub(crate) const SECOND: &str = "second-module";
 /// The module's file in the entry, whatever the tree calls it.
 pub(crate) const MODULE: &str = "module.ko";
 /// Same with its debug information: for reading an oops, not for the image.
 pub(crate) const MODULE_DEBUG: &str = "module.debug.ko";
 /// Runs in the builder root: the build, then the module without debug information beside it.
-const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
+pub(crate) const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
     [ -f \"$PRODUCED\" ] || { echo \"error: $* left no $PRODUCED in the tree\"; exit 1; }; \
     rm -rf /build/install; mkdir /build/install; n=0; for file in $INSTALL; do \
     [ -f \"$file\" ] || { echo \"error: $* left no $file in the tree\"; exit 1; }; \
     cp \"$file\" \"/build/install/$n\"; n=$((n + 1)); done; \
     cp \"$PRODUCED\" /build/debug.ko; strip --strip-debug -o /build/module.ko \"$PRODUCED\"";
 
-/// What it is made from.
+/// What it is made from. `kernel`: the stage that compiles the kernel it is for, if it is not the
+/// distribution's.
 pub(crate) fn inputs(
     source_digest: &str,
     config: &SourceConfig,
-    builder: &Stage,
+    (builder, kernel): (&Stage, Option<&Stage>),
     release: &str,
+    signer: Option<&Signer>,
 ) -> Inputs {
-    Inputs::default()
+    let mut inputs = Inputs::default()
         .with("VexFS source tree", source_digest)
         .with("builder", builder.inputs.key())
         .with("kernel", release)
         .with("command", config.build.join(" "))
         .with("produced file", &*config.produced)
         .with("installed files", tree_files::words(config))
-        .with("how", format!("{} {BUILD}", builder::ENTER))
+        .with("how", format!("{} {BUILD}", builder::ENTER));
+    if let Some(kernel) = kernel {
+        inputs = inputs.with("compiled kernel", kernel.inputs.key());
+    }
+    if let Some(signer) = signer {
+        inputs = inputs.with("signed for", signer.digest());
+    }
+    inputs
 }
 
 /// Makes it; the entry has [`MODULE`] and [`MODULE_DEBUG`].
@@ -47,26 +59,39 @@ pub(crate) async fn make(
     site: &Site<'_>,
     stage: &Stage,
     (source, config): (&Path, &SourceConfig),
-    builder: &Entry,
-    release: &str,
+    room: builder::Room<'_>,
+    signer: Option<&Signer>,
 ) -> Result<Entry, BuildError> {
     site.stage(stage, async |result| {
-        kernel_config::check(source, &builder.dir.join("root"), release)?;
-        let work = site.scratch(STAGE)?;
+        let release = room.release;
+        kernel_config::check(source, &room.headers().join(".config"), release)?;
+        let work = site.scratch(stage.name)?;
         let build = work.path().join("build");
         tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
-        let command = builder::enter(builder, &build, release)
+        let command = room
+            .enter(site, &build)?
             .arg(format!("PRODUCED={}", config.produced))
             .arg(format!("INSTALL={}", tree_files::words(config)))
             .args(["sh", "-euc", BUILD, "sh"])
             .args(&config.build);
-        let log = site.log(STAGE);
-        site.step(STAGE, command)
+        let log = site.log(stage.name);
+        site.step(stage.name, command)
             .await
             .map_err(|error| source_error(error, source, config, &log))?;
-        for (from, to) in [("module.ko", MODULE), ("debug.ko", MODULE_DEBUG)] {
+        builder::tell_cache(site, stage.name, &build);
+        let sign = build.join("sign");
+        fs::create_dir(&sign).map_err(BuildError::io("make", &sign))?;
+        let files = [("module.ko", MODULE), ("debug.ko", MODULE_DEBUG)];
+        for (from, to) in files {
             let from = build.join(from);
-            fs::copy(&from, result.join(to)).map_err(BuildError::io("copy", from))?;
+            fs::copy(&from, sign.join(to)).map_err(BuildError::io("copy", from))?;
+        }
+        if let Some(signer) = signer {
+            room.sign(site, stage.name, &build, signer).await?;
+        }
+        for (_, name) in files {
+            let from = sign.join(name);
+            fs::copy(&from, result.join(name)).map_err(BuildError::io("copy", from))?;
         }
         tree_files::take(&build.join("install"), config, &result)?;
         let module = result.join(MODULE);
@@ -76,13 +101,31 @@ pub(crate) async fn make(
             source_tree: source.to_owned(),
             first_error,
             log,
-        })
+        })?;
+        match signer {
+            Some(_) if !is_signed(&bytes) => Err(BuildError::BadRequest {
+                field: "--module-key",
+                value: file_name(config),
+                remedy: "the kernel's sign-file left no signature on the module".into(),
+            }),
+            _ => Ok(()),
+        }
     })
     .await
 }
 
+/// Whether a module has a signature at its end (`MODULE_SIG_STRING` of include/linux/module_signature.h).
+fn is_signed(module: &[u8]) -> bool {
+    module.ends_with(b"~Module signature appended~\n")
+}
+
 /// A failed build of the tree, by the compiler's first error.
-fn source_error(error: BuildError, source: &Path, config: &SourceConfig, log: &Path) -> BuildError {
+pub(crate) fn source_error(
+    error: BuildError,
+    source: &Path,
+    config: &SourceConfig,
+    log: &Path,
+) -> BuildError {
     let BuildError::Step {
         source: Failure::Ended { tail, .. },
         ..
@@ -119,7 +162,7 @@ fn first_error(text: &str) -> Option<String> {
 }
 
 /// A value of the module's `.modinfo` section: NUL-terminated `name=value` strings.
-fn modinfo(module: &[u8], name: &str) -> Option<String> {
+pub(crate) fn modinfo(module: &[u8], name: &str) -> Option<String> {
     let field = format!("{name}=");
     module.split(|byte| *byte == 0).find_map(|string| {
         let value = string.strip_prefix(field.as_bytes())?;
@@ -127,8 +170,17 @@ fn modinfo(module: &[u8], name: &str) -> Option<String> {
     })
 }
 
+/// What depmod(8) writes down of a module: aliases, and what has to be loaded before it.
+pub(crate) fn dependencies(module: &[u8]) -> std::collections::BTreeSet<&[u8]> {
+    let fields: [&[u8]; 3] = [b"alias=", b"depends=", b"softdep="];
+    module
+        .split(|byte| *byte == 0)
+        .filter(|string| fields.iter().any(|field| string.starts_with(field)))
+        .collect()
+}
+
 /// A module for another kernel would only be found out by the guest.
-fn check_release(module: &[u8], release: &str) -> Result<(), String> {
+pub(crate) fn check_release(module: &[u8], release: &str) -> Result<(), String> {
     let vermagic = modinfo(module, "vermagic").unwrap_or_else(|| "none".into());
     if vermagic.split(' ').next() == Some(release) {
         Ok(())
