@@ -233,7 +233,7 @@ pub const REGISTRY: &[Check] = checks! {
     "power_cut" "after a power cut at any moment everything that was fsynced is there, and the file system is sound"
         Full PowerOn 280 proof::power_cut, needs: &["crash-safety"], nightly: minutes(55);
     "metadata_fuzz" "damaged metadata is answered with errors, never with an oops or a hang"
-        Full Settled 240 proof::metadata_fuzz, needs: &["vexfs-format"], nightly: minutes(40);
+        Full Settled 240 proof::metadata_fuzz, needs: &["vexfs-format"], nightly: minutes(40), expects: proof::DAMAGED;
     "fsck_damage" "fsck finds every planted damage and repairs it"
         Full Settled 240 proof::fsck_damage, needs: &["vexfs-format"], nightly: minutes(10);
     "search_exact" "search finds what a brute force on the host finds, to the last bit"

@@ -104,6 +104,9 @@ pub struct Args {
     /// Do not boot and check the images afterwards
     #[arg(long)]
     no_validation: bool,
+    /// Also make the disk with the tools of the full checks, which otherwise the first of them does
+    #[arg(long)]
+    tools: bool,
 }
 
 /// Whether what has passed before is checked again.
@@ -139,6 +142,9 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let built = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
     for image in &built.images {
         println!("{}", image.disk.display());
+    }
+    if args.tools {
+        validate::tools(&layout, true, &reporters).await?;
     }
     let mut code = 0;
     if args.no_validation || built.images.is_empty() {

@@ -279,7 +279,7 @@ pub async fn judge(
 }
 
 /// The disk with the tools that checks bring along; those of the full tier bring more.
-async fn tools(
+pub async fn tools(
     layout: &Layout,
     full: bool,
     reporters: &SharedReporters,
