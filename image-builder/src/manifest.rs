@@ -89,6 +89,16 @@ impl KernelRecord {
     }
 }
 
+impl Manifest {
+    /// Whether a package is a kernel that was compiled for this image: no archive has it.
+    pub(crate) fn is_compiled_here(&self, package: &str) -> bool {
+        let kernels = std::iter::once(&self.kernel).chain(&self.second_kernel);
+        kernels
+            .filter(|kernel| kernel.compiled.is_some())
+            .any(|kernel| kernel.package == package)
+    }
+}
+
 /// How a kernel was compiled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompiledRecord {
