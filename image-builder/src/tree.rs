@@ -144,21 +144,48 @@ pub(crate) fn update(from: &Path, to: &Path) -> io::Result<Update> {
     Ok(update)
 }
 
+/// Whether [`update`] would find nothing to do, for a copy that has these files.
+pub(crate) fn is_current(from: &Path, to: &Path, all: &[PathBuf]) -> io::Result<bool> {
+    let entries = list(from)?;
+    if entries.len() != all.len() || entries.iter().zip(all).any(|(a, b)| a.path != *b) {
+        return Ok(false);
+    }
+    for Entry { path, kind } in entries {
+        let same = match kind {
+            Kind::File { executable } => {
+                is_same(&fs::read(from.join(&path))?, &to.join(&path), executable)
+            }
+            Kind::Link { target } => fs::read_link(to.join(&path)).is_ok_and(|old| old == target),
+        };
+        if !same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn update_file(source: &Path, target: &Path, executable: bool) -> io::Result<bool> {
     let content = fs::read(source)?;
-    let mode = if executable { 0o755 } else { 0o644 };
-    let same = fs::symlink_metadata(target).is_ok_and(|old| {
-        old.is_file()
-            && old.permissions().mode() & 0o777 == mode
-            && old.len() == content.len() as u64
-            && fs::read(target).is_ok_and(|old| old == content)
-    });
+    let same = is_same(&content, target, executable);
     if !same {
         make_room(target)?;
         fs::write(target, content)?;
-        fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
+        fs::set_permissions(target, fs::Permissions::from_mode(mode(executable)))?;
     }
     Ok(!same)
+}
+
+fn mode(executable: bool) -> u32 {
+    if executable { 0o755 } else { 0o644 }
+}
+
+fn is_same(content: &[u8], target: &Path, executable: bool) -> bool {
+    fs::symlink_metadata(target).is_ok_and(|old| {
+        old.is_file()
+            && old.permissions().mode() & 0o777 == mode(executable)
+            && old.len() == content.len() as u64
+            && fs::read(target).is_ok_and(|old| old == content)
+    })
 }
 
 fn make_room(target: &Path) -> io::Result<()> {
@@ -235,6 +262,8 @@ mod tests {
         let to = tempfile::tempdir().expect("a temporary directory");
         let first = update(dir.path(), to.path()).expect("an update");
         assert_eq!(first.changed, first.all);
+        let current = || is_current(dir.path(), to.path(), &first.all).expect("readable");
+        assert!(current());
         assert_eq!(
             digest(dir.path()).expect("one"),
             digest(to.path()).expect("other")
@@ -246,6 +275,7 @@ mod tests {
         let before = (age("super.c"), age("uapi/vexfs.h"));
         fs::write(dir.path().join("super.c"), "int z;").expect("a file");
         fs::write(to.path().join("super.o"), "made").expect("a file");
+        assert!(!current());
         let second = update(dir.path(), to.path()).expect("an update");
         assert_eq!(second.changed, [PathBuf::from("super.c")]);
         assert_eq!(age("uapi/vexfs.h"), before.1);

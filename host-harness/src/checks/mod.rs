@@ -16,6 +16,7 @@ mod load;
 mod module;
 mod secrets;
 mod service;
+mod smoke;
 mod vexctl;
 mod workbench;
 
@@ -242,9 +243,14 @@ pub const REGISTRY: &[Check] = checks! {
 const DEVELOPMENT: &[&str] = &["development"];
 const PRODUCTION: &[&str] = &["production"];
 
+pub use smoke::SMOKE;
+
 /// The check of this name.
 pub fn find(name: &str) -> Option<&'static Check> {
-    REGISTRY.iter().find(|check| check.name == name)
+    REGISTRY
+        .iter()
+        .chain([SMOKE])
+        .find(|check| check.name == name)
 }
 
 /// The checks a run of this tier includes, of those whose name contains `pattern`.
@@ -260,7 +266,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_fit_a_test_filter() {
-        let mut names: Vec<_> = REGISTRY.iter().map(|c| c.name).collect();
+        let all = REGISTRY.iter().chain([SMOKE]);
+        let mut names: Vec<_> = all.map(|c| c.name).collect();
         names.sort_unstable();
         let all = names.len();
         names.dedup();

@@ -138,7 +138,7 @@ impl Guest {
     }
 
     /// Races a request against the machine's death, which explains more than a broken connection.
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         doing: &str,
         request: impl Future<Output = Result<T, AgentError>>,
@@ -235,9 +235,22 @@ impl Guest {
     /// # Errors
     /// When it cannot be read here or written there.
     pub(super) async fn put(&self, from: &Path, to: &str) -> Result<(), Failure> {
+        self.put_with_mode(from, to, 0o700).await
+    }
+
+    /// Puts a file of the host into the guest.
+    ///
+    /// # Errors
+    /// When it cannot be read here or written there.
+    pub(super) async fn put_with_mode(
+        &self,
+        from: &Path,
+        to: &str,
+        mode: u32,
+    ) -> Result<(), Failure> {
         let content = std::fs::read(from)
             .map_err(|e| Failure::Infrastructure(format!("cannot read {}: {e}", from.display())))?;
-        let put = self.0.client.put_file(to, 0o700, &content, self.0.patience);
+        let put = self.0.client.put_file(to, mode, &content, self.0.patience);
         self.ask(&format!("put {to}"), put).await
     }
 

@@ -9,7 +9,7 @@ use crate::dossier::Policy;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, MachineSpec};
-use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store};
+use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admission};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 const SCRATCH_MIB: u64 = 512;
@@ -63,6 +63,12 @@ impl Setup {
             freezable: true,
             ..MachineSpec::new(name, self.image.disk.clone(), logs)
         }
+    }
+
+    /// How many machines of this image may run on this host at once.
+    pub fn room(&self) -> u64 {
+        let spec = self.spec("room", PathBuf::new());
+        admission::Tickets::here().machines(&spec)
     }
 
     /// The image booted, settled and frozen; made by whoever asks first.

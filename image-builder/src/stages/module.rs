@@ -132,6 +132,15 @@ pub(crate) fn modinfo(module: &[u8], name: &str) -> Option<String> {
     })
 }
 
+/// What depmod(8) writes down of a module: aliases, and what has to be loaded before it.
+pub(crate) fn dependencies(module: &[u8]) -> std::collections::BTreeSet<&[u8]> {
+    let fields: [&[u8]; 3] = [b"alias=", b"depends=", b"softdep="];
+    module
+        .split(|byte| *byte == 0)
+        .filter(|string| fields.iter().any(|field| string.starts_with(field)))
+        .collect()
+}
+
 /// A module for another kernel would only be found out by the guest.
 pub(crate) fn check_release(module: &[u8], release: &str) -> Result<(), String> {
     let vermagic = modinfo(module, "vermagic").unwrap_or_else(|| "none".into());

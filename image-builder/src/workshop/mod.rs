@@ -41,8 +41,10 @@ pub struct WorkshopRequest {
     pub workspace: PathBuf,
     /// The tree: a folder. It is read, never written to.
     pub source: PathBuf,
-    /// What the workshop is for, and what tells it from others of the same tree: `try`, `bisect`.
+    /// What the workshop is for, a word: `try`, `bisect`.
     pub purpose: String,
+    /// What tells it from others of the same purpose, for example where the user has the tree.
+    pub name: String,
     /// Where `logs/` is made.
     pub out_dir: PathBuf,
     /// Where workshops, builder roots and downloaded packages are kept.
@@ -76,6 +78,8 @@ pub struct Product {
     pub config: SourceConfig,
     /// Files of the tree that an image has besides the module.
     pub installed: Vec<Installed>,
+    /// Whether depmod(8) would write other things about it than about the image's own module.
+    pub depmod: bool,
     /// Files that had changed since the last build here, relative to the tree.
     pub changed: Vec<PathBuf>,
     /// Whether all was built, not only what changed, and why.
@@ -134,7 +138,7 @@ impl Workshop {
         let name = key::digest(format!(
             "{} {} {}",
             request.purpose,
-            request.source.display(),
+            request.name,
             image.manifest.kernel.release
         ));
         let home = request.cache_dir.join(HOME).join(&name[..16]);
@@ -173,16 +177,18 @@ impl Workshop {
     /// Digest of what the kernel makes of the image's own module; see [`Product::substance`]. `None`
     /// when the image was built without keeping it.
     pub fn substance_of_image(&self) -> Option<String> {
+        substance::digest(&self.debug_of_image()?).ok()
+    }
+
+    /// The image's own module, which lies beside the image with its debug information.
+    fn debug_of_image(&self) -> Option<Vec<u8>> {
         let debug = self.image.manifest.module.debug.as_ref()?;
-        let bytes = fs::read(self.image.dir.join(&debug.name)).ok()?;
-        substance::digest(&bytes).ok()
+        fs::read(self.image.dir.join(&debug.name)).ok()
     }
 
     /// A value of the `.modinfo` of the image's own module, such as `vermagic`.
-    pub fn modinfo_of_image(&self, name: &str) -> Option<String> {
-        let debug = self.image.manifest.module.debug.as_ref()?;
-        let bytes = fs::read(self.image.dir.join(&debug.name)).ok()?;
-        module::modinfo(&bytes, name)
+    fn modinfo_of_image(&self, name: &str) -> Option<String> {
+        module::modinfo(&self.debug_of_image()?, name)
     }
 
     /// Builds what has changed since the last time.
@@ -252,6 +258,20 @@ impl Workshop {
         })
     }
 
+    /// Whether the tree is as it was when it was last built here.
+    pub fn is_current(&self) -> bool {
+        let state = self.state();
+        let (source, copy) = (&self.request.source, self.home.join("build/src"));
+        tree::is_current(source, &copy, &state.files).unwrap_or(false)
+    }
+
+    fn state(&self) -> State {
+        fs::read(self.home.join(STATE))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
     /// What the compiler said in a log, without what make says of its own doings, and with the paths of
     /// the user's tree.
     pub fn said(&self, log: &Path) -> Vec<String> {
@@ -319,10 +339,7 @@ impl Workshop {
         let source = &self.request.source;
         let copy = self.home.join("build/src");
         let mark = self.home.join(UNFINISHED);
-        let mut before: State = fs::read(self.home.join(STATE))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+        let mut before = self.state();
         let mut anew = match (copy.is_dir(), mark.exists()) {
             (false, _) => Some("for the first time".to_owned()),
             (true, true) => Some("the last build was interrupted".to_owned()),
@@ -476,6 +493,9 @@ impl Workshop {
             module,
             sha256: key::digest(&bytes),
             substance,
+            depmod: self
+                .debug_of_image()
+                .is_none_or(|its| module::dependencies(&its) != module::dependencies(&bytes)),
             config: config.clone(),
             installed,
             changed: Vec::new(),

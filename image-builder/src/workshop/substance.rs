@@ -31,7 +31,7 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
         }
     };
     let counts = |section: &object::Section<'_, '_>| {
-        let kept = matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & ALLOC != 0);
+        let kept = matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.0 & ALLOC != 0);
         kept && section.name() != Ok(BUILD_ID)
     };
     for section in file.sections().filter(counts) {
@@ -52,7 +52,7 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
         }
         for (offset, relocation) in section.relocations() {
             let kind = match relocation.flags() {
-                RelocationFlags::Elf { r_type } => r_type,
+                RelocationFlags::Elf { r_type, .. } => r_type.0,
                 _ => 0,
             };
             let target = match relocation.target() {
@@ -67,7 +67,7 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
     let mut symbols: Vec<String> = file
         .symbols()
         .filter(|one| one.size() > 0)
-        .map(|one| format!("{} {}", symbol(&file, Some(one)), one.size()))
+        .map(|one| format!("{} {}", one.size(), symbol(&file, Some(one))))
         .collect();
     symbols.sort();
     put(&[b"symbols", symbols.join("\n").as_bytes()]);

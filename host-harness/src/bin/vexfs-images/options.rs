@@ -10,6 +10,7 @@ use host_harness::dossier::DossierError;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::layout::Layout;
+use host_harness::tryout::TryoutError;
 use host_harness::machine::{Machine, MachineSpec, VsockBackend, accel};
 use image_builder::{BuildError, Image};
 
@@ -109,6 +110,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                 )
             )
             || matches!(cause.downcast_ref(), Some(DossierError::Unusable { .. }))
+            || matches!(cause.downcast_ref(), Some(TryoutError::Unfit { .. }))
     });
     if bad_input { 2 } else { 75 }
 }
