@@ -9,9 +9,7 @@ use futures_util::StreamExt;
 use crate::checks::{Check, SMOKE, Start};
 use crate::dossier::{self, Broken};
 use crate::event::{Attempt, CaseId, CaseResult, Event, Part, Reporter, Reporters};
-use crate::lab::{
-    Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject,
-};
+use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
 use crate::verdict::{Finding, Outcome};
 
 /// Reporters that several checks talk to at the same time.
@@ -236,15 +234,19 @@ pub async fn run_check_of(
     check: &'static Check,
     subject: &Arc<Subject>,
 ) -> CaseResult {
+    judge(lab_of(setup, check, subject)).await.close().await
+}
+
+/// A lab for a check with a module in the place of the image's own.
+pub fn lab_of(setup: &Arc<Setup>, check: &'static Check, subject: &Arc<Subject>) -> Lab {
     let lab = Lab::new(setup.clone(), check, lab_id(setup, check));
-    let lab = if check.name == SMOKE.name {
+    if check.name == SMOKE.name {
         let mut lab = lab.without_module();
         lab.give(subject.clone());
         lab
     } else {
         lab.with_subject(subject.clone())
-    };
-    judge(lab).await.close().await
+    }
 }
 
 /// Names a run of a check: two at the same time must not share a log folder.
@@ -421,8 +423,17 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     let told = match prepared {
         Ok(()) => {
             let begin = Instant::now();
+            let fatal = lab.fatal();
             let mut story = (check.story)(lab);
-            match tokio::time::timeout(check.deadline, &mut story).await {
+            let told = tokio::select! {
+                told = tokio::time::timeout(check.deadline, &mut story) => told,
+                finding = fatal => Ok(Err(Failure::check(
+                    "kernel",
+                    format!("broken off, for the kernel is not to be trusted after this: {finding}"),
+                    "",
+                ))),
+            };
+            match told {
                 Ok(told) => {
                     drop(story);
                     lab.spent.story = begin.elapsed();

@@ -53,7 +53,9 @@ async fn smoke(lab: &mut Lab) -> Result<(), Failure> {
     lab.step("mkfs");
     let mkfs = source.mkfs.join(" ");
     guest
-        .sh(&format!("[ -d {dir} ] || mkdir -p {dir}; exec {mkfs} {SCRATCH}"))
+        .sh(&format!(
+            "[ -d {dir} ] || mkdir -p {dir}; exec {mkfs} {SCRATCH}"
+        ))
         .await?;
 
     lab.step("mount");
@@ -203,7 +205,10 @@ async fn compare(guest: &Guest, lab: &Lab, dir: &str) -> Result<(), Failure> {
             return Err(differs(&name, what));
         }
     }
-    for (name, kind) in [("link", FileKind::Symlink), ("deep/er", FileKind::Directory)] {
+    for (name, kind) in [
+        ("link", FileKind::Symlink),
+        ("deep/er", FileKind::Directory),
+    ] {
         let stat = guest
             .client()
             .stat(format!("{dir}/{name}"), false, PATIENCE);

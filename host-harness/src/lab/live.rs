@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Guest;
 use crate::agent::KmsgStream;
 use crate::machine::Console;
-use crate::verdict::{Expectations, Finding, Record, judge};
+use crate::verdict::{Expectations, Finding, Kind, Record, Severity, judge};
 
 /// Gets each finding once.
 pub type Listener = Arc<dyn Fn(&Finding) + Send + Sync>;
@@ -29,12 +30,19 @@ const FLOOD: Duration = Duration::from_millis(600);
 /// Lines after which a report is complete.
 const ENDS: &[&str] = &["---[ end trace", "---[ end Kernel panic"];
 
+/// After a finding from which nothing later can be trusted, what else the kernel says is waited for this
+/// long: a story that hangs in the broken kernel would hang to its deadline.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
 /// The one who listens. Ends when dropped.
-pub(super) struct Live(JoinHandle<()>);
+pub(super) struct Live {
+    task: JoinHandle<()>,
+    fatal: watch::Receiver<Option<String>>,
+}
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -50,7 +58,26 @@ impl Live {
         // Without a stream there is still the console.
         let stream = guest.client().kmsg_follow(mark, longest).await.ok();
         let console = guest.machine().console().clone();
-        Live(tokio::spawn(listen(stream, console, expected, listener)))
+        let (tell, fatal) = watch::channel(None);
+        Live {
+            task: tokio::spawn(listen(stream, console, expected, listener, tell)),
+            fatal,
+        }
+    }
+
+    /// Resolves a moment after the kernel has said that it is gone, stuck or corrupted, with what it
+    /// said. It does not borrow the listener.
+    pub(super) fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut fatal = self.fatal.clone();
+        async move {
+            let title = match fatal.wait_for(Option::is_some).await {
+                Ok(title) => title.clone().unwrap_or_default(),
+                // Nobody listens any more.
+                Err(_) => return std::future::pending().await,
+            };
+            tokio::time::sleep(AFTERMATH).await;
+            title
+        }
     }
 }
 
@@ -59,6 +86,7 @@ async fn listen(
     console: Console,
     expected: Expectations,
     listener: Listener,
+    tell: watch::Sender<Option<String>>,
 ) {
     let mut place = console.mark();
     let mut heard = Heard::default();
@@ -73,14 +101,22 @@ async fn listen(
         }
         let (lines, now) = console.since(place);
         place = now;
-        heard.add(lines.iter().map(|line| Record::console(&line.text)).collect());
+        heard.add(
+            lines
+                .iter()
+                .map(|line| Record::console(&line.text))
+                .collect(),
+        );
         if !heard.is_due() {
             continue;
         }
         for finding in judge(&heard.records, &expected) {
-            let missing = finding.kind == crate::verdict::Kind::Missing;
+            let missing = finding.kind == Kind::Missing;
             if finding.allowed.is_none() && !missing && !told.contains(&finding.title) {
                 listener(&finding);
+                if finding.severity == Severity::Fatal {
+                    tell.send_replace(Some(finding.title.clone()));
+                }
                 told.push(finding.title);
             }
         }
@@ -142,9 +178,13 @@ mod tests {
     fn a_report_is_judged_when_it_is_over_and_not_before() {
         let mut heard = Heard::default();
         assert!(!heard.is_due());
-        heard.add(vec![Record::console("BUG: kernel NULL pointer dereference")]);
+        heard.add(vec![Record::console(
+            "BUG: kernel NULL pointer dereference",
+        )]);
         assert!(!heard.is_due());
-        heard.add(vec![Record::console("---[ end trace 0000000000000000 ]---")]);
+        heard.add(vec![Record::console(
+            "---[ end trace 0000000000000000 ]---",
+        )]);
         assert!(heard.is_due());
         assert!(!heard.is_due());
     }

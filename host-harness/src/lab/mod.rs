@@ -212,6 +212,18 @@ impl Lab {
         }
     }
 
+    /// Resolves when somebody listens and the kernel has said that nothing later can be trusted, with
+    /// what it said; never for a lab nobody listens to.
+    pub fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
+        let fatal = self.live.as_ref().map(live::Live::fatal);
+        async move {
+            match fatal {
+                Some(fatal) => fatal.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Another step of the story begins; the one before has come to its end.
     pub fn step(&mut self, name: &'static str) {
         self.steps.push((name, Instant::now()));

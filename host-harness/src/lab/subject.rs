@@ -106,11 +106,8 @@ impl Subject {
         };
         match guest.ask("load the module", loading).await {
             Err(Failure::Agent { source, .. }) if source.fault_kind().is_some() => {
-                Err(Failure::check(
-                    "module",
-                    format!("{} does not load: {source}", self.name),
-                    "the kernel log says why",
-                ))
+                let title = format!("the kernel does not take {}: {source}", self.name);
+                Err(Failure::check("module", title, ""))
             }
             other => other,
         }

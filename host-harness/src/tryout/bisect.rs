@@ -127,7 +127,10 @@ mod tests {
         };
         let search = search(&Line, "0".into(), last.to_string(), last, ask);
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let verdict = runtime.expect("a runtime").block_on(search).expect("a verdict");
+        let verdict = runtime
+            .expect("a runtime")
+            .block_on(search)
+            .expect("a verdict");
         (verdict, asked)
     }
 

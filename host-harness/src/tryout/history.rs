@@ -130,7 +130,13 @@ impl Repository {
     /// When it names none.
     pub async fn resolve(&self, revision: &str) -> Result<String, HistoryError> {
         let word = format!("{revision}^{{commit}}");
-        let git = self.git(&["rev-parse", "--verify", "--quiet", "--end-of-options", &word]);
+        let git = self.git(&[
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            &word,
+        ]);
         let (status, said) = output(git).await?;
         match status.success() {
             true => Ok(said.trim().to_owned()),
@@ -164,7 +170,10 @@ impl Repository {
             .ask(&[&["rev-list", "-1", commit][..], &self.paths()].concat())
             .await?;
         match said.trim() {
-            "" => Err(failed("rev-list", format!("no commit up to {commit} has the folder"))),
+            "" => Err(failed(
+                "rev-list",
+                format!("no commit up to {commit} has the folder"),
+            )),
             id => Ok(id.to_owned()),
         }
     }
@@ -198,8 +207,9 @@ impl Repository {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(HistoryError::io("cannot empty a folder")(error));
             }
-            _ => std::fs::create_dir_all(&tree)
-                .map_err(HistoryError::io("cannot make a folder"))?,
+            _ => {
+                std::fs::create_dir_all(&tree).map_err(HistoryError::io("cannot make a folder"))?
+            }
         }
         let what = format!("{commit}:{}", self.below);
         self.ask(&["read-tree", &what]).await?;

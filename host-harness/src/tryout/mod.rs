@@ -109,6 +109,15 @@ pub enum Round {
     },
 }
 
+/// What came of a check that was asked of a module.
+#[derive(Debug)]
+pub struct Asked {
+    /// It.
+    pub result: CaseResult,
+    /// Where the first finding is in the source, relative to the tree.
+    pub places: Vec<String>,
+}
+
 /// Why there was no round.
 #[derive(Debug, thiserror::Error)]
 pub enum TryoutError {
@@ -269,7 +278,7 @@ impl Tryout {
         &mut self,
         check: &'static Check,
         known: impl Fn(&str) -> bool,
-    ) -> Result<Option<(String, Option<CaseResult>)>, TryoutError> {
+    ) -> Result<Option<(String, Option<Asked>)>, TryoutError> {
         let config = self.workshop.config()?;
         self.fits(&config)?;
         let Some(product) = self.build().await? else {
@@ -282,8 +291,20 @@ impl Tryout {
         self.say(Said::Built(product.clone()));
         let subject = Arc::new(self.subject(&product));
         let setup = self.setup_of(&product.config);
-        let result = runner::run_check_of(&setup, check, &subject).await;
-        Ok(Some((identity, Some(result))))
+        let judged = {
+            // With somebody who listens, a story in a broken kernel is not waited for.
+            let lab = runner::lab_of(&setup, check, &subject).listen(Arc::new(|_| ()));
+            runner::judge(lab).await
+        };
+        let first = judged.findings().iter().find(|f| f.allowed.is_none());
+        let places = first.map(|finding| places::of(finding, &subject, Path::new("")));
+        Ok(Some((
+            identity,
+            Some(Asked {
+                places: places.unwrap_or_default(),
+                result: judged.close().await,
+            }),
+        )))
     }
 
     /// Further checks of a module, in forks of their own.
@@ -457,7 +478,11 @@ impl Tryout {
     }
 
     fn warm_up_for(&mut self, config: &SourceConfig) {
-        if self.warm.as_ref().is_some_and(|warm| warm.config == *config) {
+        if self
+            .warm
+            .as_ref()
+            .is_some_and(|warm| warm.config == *config)
+        {
             return;
         }
         self.rounds += 1;
@@ -490,7 +515,11 @@ impl Tryout {
         if let Some(warm) = self.warm.take()
             && warm.config == *config
             && let Ok(Some(lab)) = warm.lab.await
-            && lab.machines().all().iter().all(|machine| machine.death().is_none())
+            && lab
+                .machines()
+                .all()
+                .iter()
+                .all(|machine| machine.death().is_none())
         {
             return lab;
         }
@@ -502,7 +531,10 @@ impl Tryout {
         let (voice, present) = (self.voice.clone(), self.present.clone());
         let source = self.source().to_owned();
         Arc::new(move |finding| {
-            let subject = present.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let subject = present
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             let places = subject.map(|subject| places::of(finding, &subject, &source));
             voice(&Said::Finding {
                 title: finding.title.clone(),
@@ -518,8 +550,9 @@ fn identity(product: &Product) -> String {
     hasher.update(&product.substance);
     hasher.update(serde_json::to_vec(&product.config).unwrap_or_default());
     for file in &product.installed {
-        hasher.update(Sha256::digest(std::fs::read(&file.from).unwrap_or_default()));
+        hasher.update(Sha256::digest(
+            std::fs::read(&file.from).unwrap_or_default(),
+        ));
     }
     hex::encode(hasher.finalize())
 }
-

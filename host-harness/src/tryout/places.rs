@@ -80,7 +80,10 @@ RIP: 0010:b+0x1/0x2 [m]
     #[test]
     fn a_place_can_be_opened() {
         let source = Path::new("/elsewhere/tree");
-        assert_eq!(in_tree("f at d/a.c:1", source), "/elsewhere/tree/d/a.c:1: f");
+        assert_eq!(
+            in_tree("f at d/a.c:1", source),
+            "/elsewhere/tree/d/a.c:1: f"
+        );
         assert_eq!(in_tree("f at /k/a.h:1", source), "/k/a.h:1: f");
         assert_eq!(in_tree("(not the module)", source), "(not the module)");
     }

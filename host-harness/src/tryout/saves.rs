@@ -146,7 +146,9 @@ impl Saves {
 fn is_scratch(name: &str) -> bool {
     name.ends_with('~')
         || name.starts_with(".#")
-        || [".swp", ".swx", ".swo"].iter().any(|end| name.ends_with(end))
+        || [".swp", ".swx", ".swo"]
+            .iter()
+            .any(|end| name.ends_with(end))
         || name == "4913"
 }
 

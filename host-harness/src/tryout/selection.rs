@@ -70,7 +70,10 @@ mod tests {
         assert!(!names(None).contains(&"inventory"));
         assert_eq!(names(Some("enospc")), ["enospc"]);
         assert_eq!(names(Some("inventory")), ["inventory"]);
-        assert_eq!(select("minimal", Some("boots_twice")).booting, ["boots_twice"]);
+        assert_eq!(
+            select("minimal", Some("boots_twice")).booting,
+            ["boots_twice"]
+        );
         assert!(names(Some("no such check")).is_empty());
     }
 }

@@ -118,7 +118,8 @@ impl Workshop {
     /// # Errors
     /// When there is no such folder, or programs are missing on this host.
     pub fn open(request: WorkshopRequest, image: &Image) -> Result<Workshop, BuildError> {
-        let absolute = |path: &Path| std::path::absolute(path).map_err(BuildError::io("find", path));
+        let absolute =
+            |path: &Path| std::path::absolute(path).map_err(BuildError::io("find", path));
         let request = WorkshopRequest {
             workspace: absolute(&request.workspace)?,
             source: absolute(&request.source)?,
@@ -137,9 +138,7 @@ impl Workshop {
         host::require_tools()?;
         let name = key::digest(format!(
             "{} {} {}",
-            request.purpose,
-            request.name,
-            image.manifest.kernel.release
+            request.purpose, request.name, image.manifest.kernel.release
         ));
         let home = request.cache_dir.join(HOME).join(&name[..16]);
         fs::create_dir_all(&home).map_err(BuildError::io("make", &home))?;
@@ -238,7 +237,10 @@ impl Workshop {
         };
         let command = builder::enter(&entry, &build, release)
             .arg(format!("PRODUCED={}", config.produced))
-            .arg(format!("INSTALL={}", crate::stages::tree_files::words(&config)))
+            .arg(format!(
+                "INSTALL={}",
+                crate::stages::tree_files::words(&config)
+            ))
             .args(["sh", "-euc", module::BUILD, "sh"])
             .args(&config.build);
         if let Err(error) = site.step(module::STAGE, command).await {
@@ -320,10 +322,7 @@ impl Workshop {
         {
             return Ok(entry.dir.clone());
         }
-        let place = (
-            &*self.request.workspace,
-            self.request.mirror.as_deref(),
-        );
+        let place = (&*self.request.workspace, self.request.mirror.as_deref());
         let entry = builder::of_image(site, place, &self.image.manifest, config).await?;
         let dir = entry.dir.clone();
         self.builder = Some((config.build_packages.clone(), entry));
@@ -332,10 +331,7 @@ impl Workshop {
 
     /// Brings the mirror up to date; says why it was made anew, if it was, and what was known before. The
     /// folder is marked as unfinished afterwards.
-    fn mirror(
-        &self,
-        made_from: &str,
-    ) -> Result<(tree::Update, Option<String>, State), BuildError> {
+    fn mirror(&self, made_from: &str) -> Result<(tree::Update, Option<String>, State), BuildError> {
         let source = &self.request.source;
         let copy = self.home.join("build/src");
         let mark = self.home.join(UNFINISHED);
@@ -453,7 +449,10 @@ impl Workshop {
             fs::write(draft.join(module::MODULE), &stripped)?;
             fs::write(draft.join(module::MODULE_DEBUG), &debug)?;
             for n in 0..config.install.len() {
-                let (from, to) = (build.join(format!("install/{n}")), draft.join(n.to_string()));
+                let (from, to) = (
+                    build.join(format!("install/{n}")),
+                    draft.join(n.to_string()),
+                );
                 fs::copy(from, to)?;
             }
             fs::rename(&draft, &place)
@@ -558,9 +557,11 @@ fn keep_newest(home: &Path, kept: usize, keep: &Path) {
 fn said(text: &str, source: &Path) -> Vec<String> {
     let own = |line: &&str| {
         let line = line.trim_start();
-        let progress = line.split(' ').next().is_some_and(|word| {
-            word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase())
-        }) && line.contains(' ')
+        let progress = line
+            .split(' ')
+            .next()
+            .is_some_and(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase()))
+            && line.contains(' ')
             && !line.contains(": ");
         !(line.is_empty()
             || progress

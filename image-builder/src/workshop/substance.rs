@@ -4,7 +4,9 @@
 //! which is a digest over both. A renamed variable changes `srcversion`, which is a digest over the
 //! source. Neither changes what the module does.
 
-use object::{File, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags};
+use object::{
+    File, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags,
+};
 
 use crate::key;
 
@@ -37,7 +39,12 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
     for section in file.sections().filter(counts) {
         let name = section.name().unwrap_or_default();
         let data = section.data().map_err(|error| format!("{name}: {error}"))?;
-        let flags = format!("{:?} {} {}", section.flags(), section.align(), section.size());
+        let flags = format!(
+            "{:?} {} {}",
+            section.flags(),
+            section.align(),
+            section.size()
+        );
         put(&[b"section", name.as_bytes(), flags.as_bytes()]);
         match name {
             MODINFO => {

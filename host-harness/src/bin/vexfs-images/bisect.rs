@@ -8,10 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use host_harness::checks::{self, Check, Start};
 use host_harness::dossier::Keep;
-use host_harness::event::CaseResult;
 use host_harness::tryout::bisect::{Answer, Verdict, search, steps};
 use host_harness::tryout::history::{Commit, HistoryError, Repository};
-use host_harness::tryout::{Said, Tryout, TryoutError};
+use host_harness::tryout::{Asked, Said, Tryout, TryoutError};
 use host_harness::verdict::Outcome;
 
 use crate::options::{self, Machines, Place, Usage};
@@ -50,6 +49,7 @@ pub struct Args {
 struct Evidence {
     title: String,
     detail: String,
+    places: Vec<String>,
     dossier: Option<PathBuf>,
 }
 
@@ -224,12 +224,15 @@ impl Tester {
             Ok(Some((identity, result))) => {
                 let (evidence, note) = match result {
                     None => (
-                        self.known.get(&identity).cloned().context("a known module")?,
+                        self.known
+                            .get(&identity)
+                            .cloned()
+                            .context("a known module")?,
                         "the same module as one before",
                     ),
-                    Some(result) => {
+                    Some(asked) => {
                         self.tested += 1;
-                        let evidence = evidence(&result)?;
+                        let evidence = evidence(&asked)?;
                         self.known.insert(identity, evidence.clone());
                         (evidence, "")
                     }
@@ -257,13 +260,14 @@ impl Tester {
 }
 
 /// What a result says against a commit.
-fn evidence(result: &CaseResult) -> anyhow::Result<Option<Evidence>> {
-    match &result.outcome {
+fn evidence(asked: &Asked) -> anyhow::Result<Option<Evidence>> {
+    match &asked.result.outcome {
         Outcome::Pass => Ok(None),
         Outcome::Fail { title, detail, .. } => Ok(Some(Evidence {
             title: title.clone(),
             detail: detail.clone(),
-            dossier: result.dossier.clone(),
+            places: asked.places.clone(),
+            dossier: asked.result.dossier.clone(),
         })),
         Outcome::Skip { reason } => bail!(Usage(format!("the check cannot be asked: {reason}"))),
         Outcome::Infrastructure { what } => bail!("the host could not do its part: {what}"),
@@ -290,6 +294,9 @@ async fn tell(history: &Repository, verdict: Verdict<Evidence>) -> anyhow::Resul
         println!("commit {id}\nAuthor: {author}\nDate:   {date}\n\n    {subject}\n");
     }
     println!("{}", evidence.title);
+    for place in &evidence.places {
+        println!("  {place}");
+    }
     for line in evidence.detail.lines() {
         println!("| {line}");
     }

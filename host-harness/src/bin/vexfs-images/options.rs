@@ -10,8 +10,8 @@ use host_harness::dossier::DossierError;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::layout::Layout;
-use host_harness::tryout::TryoutError;
 use host_harness::machine::{Machine, MachineSpec, VsockBackend, accel};
+use host_harness::tryout::TryoutError;
 use image_builder::{BuildError, Image};
 
 /// The most a single request of an interactive command may take.

@@ -24,6 +24,9 @@ pub const NOTHING_TESTED: u8 = 3;
 /// this host has.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
+/// How many lines of the compiler's are shown; the log has all.
+const SAID: usize = 40;
+
 /// How many lines of a failure's detail are shown; the dossier has all.
 const DETAIL: usize = 12;
 
@@ -214,7 +217,11 @@ async fn round(
     let tally: Tally = results.iter().collect();
     eprintln!(
         "{:<8} {tally} in {:.1} s",
-        if args.check.is_some() { "checks" } else { "quick" },
+        if args.check.is_some() {
+            "checks"
+        } else {
+            "quick"
+        },
         begin.elapsed().as_secs_f64()
     );
     Done::with(tally.exit_code())
@@ -280,7 +287,11 @@ pub fn workshop(
         workspace: layout.workspace.clone(),
         source: source.to_owned(),
         purpose: purpose.to_owned(),
-        name: name.canonicalize().unwrap_or(name.to_owned()).display().to_string(),
+        name: name
+            .canonicalize()
+            .unwrap_or(name.to_owned())
+            .display()
+            .to_string(),
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         mirror: None,
@@ -349,8 +360,14 @@ fn text(said: &Said) -> String {
             lines.join("\n")
         }
         Said::DoesNotBuild { said, command, log } => {
-            let mut lines = said.clone();
-            lines.push(line("FAIL", &format!("`{command}` does not make the module")));
+            let mut lines: Vec<String> = said.iter().take(SAID).cloned().collect();
+            if said.len() > SAID {
+                lines.push(format!("… and {} more lines", said.len() - SAID));
+            }
+            lines.push(line(
+                "FAIL",
+                &format!("`{command}` does not make the module"),
+            ));
             lines.push(line("log", &log.display().to_string()));
             lines.join("\n")
         }
@@ -389,7 +406,12 @@ fn smoke(
         seconds(&took.smoke)
     );
     if *outcome == Outcome::Pass {
-        return format!("{:<8} smoke ({}, kernel log)\n{:<8} {time}", "pass", names.join(", "), "");
+        return format!(
+            "{:<8} smoke ({}, kernel log)\n{:<8} {time}",
+            "pass",
+            names.join(", "),
+            ""
+        );
     }
     let word = match outcome {
         Outcome::Infrastructure { .. } => "INFRA",
