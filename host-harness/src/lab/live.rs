@@ -70,10 +70,10 @@ impl Live {
     pub(super) fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
         let mut fatal = self.fatal.clone();
         async move {
-            let title = match fatal.wait_for(Option::is_some).await {
-                Ok(title) => title.clone().unwrap_or_default(),
+            let title = fatal.wait_for(Option::is_some).await.ok().and_then(|t| t.clone());
+            let Some(title) = title else {
                 // Nobody listens any more.
-                Err(_) => return std::future::pending().await,
+                return std::future::pending().await;
             };
             tokio::time::sleep(AFTERMATH).await;
             title
