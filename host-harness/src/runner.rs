@@ -187,7 +187,8 @@ async fn run_or_skip(
         None => run_check(setup, check).await,
         Some(subject) => run_check_of(setup, check, subject).await,
     };
-    match check.skip_reason(&setup.image.manifest.source.config) {
+    let manifest = &setup.image.manifest;
+    match check.skip_reason(&manifest.source.config, &manifest.signing) {
         None => again(retries, once).await,
         Some(reason) => CaseResult {
             case: case_id(setup, check),
@@ -348,10 +349,11 @@ impl Judged {
         let dossier = match setup.dossiers.wants(&outcome) {
             true => {
                 let last_words = remains.last_words();
+                let exhibits = remains.exhibits.files().to_vec();
                 let found = dossier::Case {
                     case: &case,
                     about: check.about,
-                    deadline: check.deadline,
+                    deadline: setup.stretched(check.deadline()),
                     took,
                     outcome: &outcome,
                     findings: &evidence.findings,
@@ -365,7 +367,8 @@ impl Judged {
                     image: &setup.image,
                     subject: subject.as_deref(),
                     tools: &setup.tools,
-                    boot_deadline: setup.boot_deadline,
+                    exhibits: &exhibits,
+                    boot_deadline: setup.stretched(setup.boot_deadline),
                 };
                 let machines = &mut remains.machines;
                 Some(dossier::write(&setup.dossiers, &setup.layout, &found, machines).await)
@@ -420,13 +423,14 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     let machines = lab.machines();
     let prepared = lab.prepare().await;
     let pace = lab.pace();
+    let deadline = lab.deadline();
     let told = match prepared {
         Ok(()) => {
             let begin = Instant::now();
             let fatal = lab.fatal();
             let mut story = (check.story)(lab);
             let told = tokio::select! {
-                told = tokio::time::timeout(check.deadline, &mut story) => told,
+                told = tokio::time::timeout(deadline, &mut story) => told,
                 finding = fatal => Ok(Err(Failure::check(
                     "kernel",
                     format!("broken off, for the kernel is not to be trusted after this: {finding}"),
@@ -443,7 +447,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines, pace).await;
                     drop(story);
-                    let title = overrun(check.start, check.deadline);
+                    let title = overrun(check.start, deadline);
                     return Err(lab.overran(title, words));
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::SourceChecks;
+use crate::{KernelChoice, SourceChecks};
 
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,12 @@ pub struct BuildRequest {
     pub vexfs_version: String,
     /// Kernel series, `6.1` or `6.12`.
     pub kernel_version: String,
+    /// Which kernels: the distribution's, one compiled from its source, or both.
+    #[serde(default)]
+    pub kernel: KernelChoice,
+    /// What modules are signed with; `None`: they are not signed.
+    #[serde(default)]
+    pub module_signing: Option<ModuleSigning>,
     /// The VexFS source: a folder, a tarball, or `URL@REVISION` of a git repository. It is copied,
     /// never written to.
     pub source: PathBuf,
@@ -65,6 +71,8 @@ impl BuildRequest {
             variant: "minimal".into(),
             vexfs_version: "1.0.0".into(),
             kernel_version: "6.1".into(),
+            kernel: KernelChoice::default(),
+            module_signing: None,
             source: workspace.join("vexfs"),
             source_checks: SourceChecks::default(),
             cache_dir: default_cache(&out_dir),
@@ -86,6 +94,16 @@ impl BuildRequest {
     }
 }
 
+/// What modules are signed with. The key is read while modules are signed, through an open file, and is
+/// copied nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleSigning {
+    /// Private key, PEM, not encrypted.
+    pub key: PathBuf,
+    /// Its X.509 certificate, PEM. A kernel compiled from source trusts it.
+    pub certificate: PathBuf,
+}
+
 /// The tools disk: fio, stress-ng and their libraries for checks, attached read-only to any image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolsRequest {
@@ -100,6 +118,9 @@ pub struct ToolsRequest {
     /// Further programs to put into the disk's `/bin`: host files, which must be static or need
     /// only libraries the disk has.
     pub programs: Vec<PathBuf>,
+    /// With what only checks of the full tier use: pjdfstest and fsx from the Rust crate registry, and
+    /// `vexfs-proof`. Compiling them takes two minutes, once.
+    pub full: bool,
     /// As [`BuildRequest::verbose`].
     pub verbose: bool,
 }
@@ -114,6 +135,7 @@ impl ToolsRequest {
             out_dir,
             mirror: None,
             programs: Vec::new(),
+            full: false,
             verbose: false,
             workspace,
         }

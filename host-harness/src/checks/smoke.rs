@@ -20,9 +20,11 @@ pub const SMOKE: &Check = &Check {
     tier: Tier::Quick,
     start: Start::Settled,
     deadline: Duration::from_secs(60),
+    nightly: None,
     story: |lab| Box::pin(smoke(lab)),
     needs: &[],
     variants: &[],
+    enforced: false,
     expects: &[],
 };
 

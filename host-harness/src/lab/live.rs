@@ -70,7 +70,11 @@ impl Live {
     pub(super) fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
         let mut fatal = self.fatal.clone();
         async move {
-            let title = fatal.wait_for(Option::is_some).await.ok().and_then(|t| t.clone());
+            let title = fatal
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|t| t.clone());
             let Some(title) = title else {
                 // Nobody listens any more.
                 return std::future::pending().await;

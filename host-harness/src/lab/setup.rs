@@ -9,10 +9,10 @@ use crate::dossier::Policy;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, MachineSpec};
-use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store, admission};
+use crate::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, admission};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
-const SCRATCH_MIB: u64 = 512;
+pub(super) const SCRATCH_MIB: u64 = 512;
 
 /// From power-on to the agent's answer, at most: under emulation, on a busy host.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(150);
@@ -41,6 +41,11 @@ pub struct Setup {
     pub tools: PathBuf,
     /// From power-on to the agent's answer, at most; [`BOOT_DEADLINE`] unless the user says.
     pub boot_deadline: Duration,
+    /// The agent's first answer on a connection it has accepted, at most; [`super::FIRST_ANSWER`]
+    /// unless the user says.
+    pub agent_deadline: Duration,
+    /// Whether the image's second kernel is what is checked.
+    pub second_kernel: bool,
     /// What to break, in tests that want to see a check fail.
     pub breaks: Vec<Break>,
     /// Which checks leave a dossier.
@@ -55,6 +60,7 @@ impl Setup {
         MachineSpec {
             accelerator: self.host.accel.chosen,
             vsock: Some(self.host.vsock.chosen),
+            second_kernel: self.second_kernel,
             disks: vec![
                 ExtraDisk::tools(self.tools.clone()),
                 ExtraDisk::scratch(SCRATCH_MIB),
@@ -71,11 +77,30 @@ impl Setup {
         admission::Tickets::here().machines(&spec)
     }
 
+    /// A time meant for the distribution's kernel, on the image's own: one full of sanitizers is slower.
+    pub fn stretched(&self, time: Duration) -> Duration {
+        let manifest = &self.image.manifest;
+        let second = manifest.second_kernel.as_ref();
+        let kernel = second.filter(|_| self.second_kernel);
+        time.mul_f64(kernel.unwrap_or(&manifest.kernel).slowdown().max(1.0))
+    }
+
     /// The image booted, settled and frozen; made by whoever asks first.
     ///
     /// # Errors
     /// When the image does not come up.
     pub async fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        self.snapshot_of(|spec| spec).await
+    }
+
+    /// As [`Setup::snapshot`], of a machine that `change` makes different from what checks get.
+    ///
+    /// # Errors
+    /// As [`Setup::snapshot`].
+    pub async fn snapshot_of(
+        &self,
+        change: impl FnOnce(MachineSpec) -> MachineSpec,
+    ) -> Result<Snapshot, SnapshotError> {
         let variant = &self.image.manifest.variant;
         let logs = self
             .layout
@@ -83,8 +108,9 @@ impl Setup {
             .join(format!("{variant}-snapshot"));
         let agent = self.image.manifest.programs.get("vexfs-agent");
         let recipe = Recipe {
-            spec: self.spec("snapshot", logs),
+            spec: change(self.spec("snapshot", logs)),
             image_digest: self.image.manifest.disk.sha256.clone(),
+            patience: self.stretched(SETTLING),
             agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
         };
         Store::open(self.layout.snapshots(), DEFAULT_CAP)?

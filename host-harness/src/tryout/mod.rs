@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use image_builder::{BuildError, BuildEvent, Product, SourceConfig, Workshop};
+use image_builder::{BuildError, BuildEvent, Product, SigningState, SourceConfig, Workshop};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
@@ -124,6 +124,15 @@ pub enum TryoutError {
     /// The builder could not do its part, or the tree makes no sense.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The image's kernel takes only signed modules.
+    #[error(
+        "the kernel of image `{variant}` takes only modules its build has signed: try the module in an \
+         image of another kernel, such as `cargo images build --variants minimal`"
+    )]
+    Signed {
+        /// The image's variant.
+        variant: String,
+    },
     /// The image is not one of this tree's file system.
     #[error(
         "the image of `{variant}` was built from a tree that says otherwise ({differs}): build one of this \
@@ -365,6 +374,11 @@ impl Tryout {
     /// Whether modules of this tree can stand in for the image's.
     fn fits(&self, config: &SourceConfig) -> Result<(), TryoutError> {
         let manifest = &self.workshop.image().manifest;
+        if manifest.signing.state == SigningState::Enforced {
+            return Err(TryoutError::Signed {
+                variant: manifest.variant.clone(),
+            });
+        }
         let its = &manifest.source.config;
         let words = |words: &[String]| words.join(" ");
         let rows = [

@@ -2,11 +2,15 @@
 //! non-zero exit, and however it ends, nothing of it is left.
 
 mod bad_input;
+mod delivery;
 mod leftovers;
+mod perf;
+mod report;
 mod template;
 mod tinyfs;
 mod twice;
 mod verdict;
+mod workflows;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -19,8 +23,20 @@ fn main() {
     for (name, test) in bad_input::TESTS {
         trials.push(Trial::test(format!("bad_input::{name}"), *test));
     }
+    for (name, test) in delivery::TESTS {
+        trials.push(Trial::test(format!("delivery::{name}"), *test));
+    }
     for (name, test) in leftovers::TESTS {
         trials.push(Trial::test(format!("leftovers::{name}"), *test));
+    }
+    for (name, test) in report::TESTS {
+        trials.push(Trial::test(format!("report::{name}"), *test));
+    }
+    for (name, test) in perf::TESTS {
+        trials.push(Trial::test(format!("perf::{name}"), *test));
+    }
+    for (name, test) in perf::NIGHTLY {
+        trials.push(Trial::test(format!("nightly_gate::{name}"), *test));
     }
     for (name, test) in template::TESTS {
         trials.push(Trial::test(format!("template::{name}"), *test));
@@ -33,6 +49,9 @@ fn main() {
     }
     for (name, test) in verdict::TESTS {
         trials.push(Trial::test(format!("verdict::{name}"), *test));
+    }
+    for (name, test) in workflows::TESTS {
+        trials.push(Trial::test(format!("workflows::{name}"), *test));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -4,6 +4,7 @@
 
 mod evidence;
 mod failures;
+mod kernel;
 mod lab;
 mod schema;
 mod source;
@@ -21,6 +22,7 @@ fn main() {
         stages::TRIALS,
         evidence::TRIALS,
         failures::TRIALS,
+        kernel::TRIALS,
         source::TRIALS,
         template::TRIALS,
     ]

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::layout::Layout;
-use host_harness::report::TerminalReporter;
+use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
-use image_builder::{BuildEvent, BuildRequest, Image, SourceChecks};
+use image_builder::{
+    BuildError, BuildEvent, BuildRequest, Image, KernelChoice, ModuleSigning, SourceChecks,
+};
 
 use crate::options::{Machines, Place, Usage};
 use crate::validate::{self, Again};
@@ -27,6 +28,20 @@ pub struct What {
     /// Kernel series
     #[arg(long, default_value = "6.1", value_parser = PossibleValuesParser::new(["6.1", "6.12"]))]
     pub kernel_version: String,
+    /// Which kernel: the distribution's, one compiled from its source (presets in provision/kernel:
+    /// plain, debug), or the first with the second beside it
+    #[arg(
+        long,
+        default_value = "distribution",
+        value_name = "distribution|source[:PRESET]|both[:PRESET]"
+    )]
+    pub kernel: KernelChoice,
+    /// Sign modules with this private key (PEM); it is copied nowhere
+    #[arg(long, value_name = "FILE", requires = "module_cert")]
+    pub module_key: Option<PathBuf>,
+    /// Its certificate (PEM); a kernel compiled from source trusts it
+    #[arg(long, value_name = "FILE", requires = "module_key")]
+    pub module_cert: Option<PathBuf>,
     /// VexFS source: a folder, a tarball, or a tag or commit of a git repository [default: the
     /// tree in the checkout]
     #[arg(long, value_name = "DIR|TARBALL|URL@REVISION")]
@@ -89,6 +104,9 @@ pub struct Args {
     /// Do not boot and check the images afterwards
     #[arg(long)]
     no_validation: bool,
+    /// Also make the disk with the tools of the full checks, which otherwise the first of them does
+    #[arg(long)]
+    tools: bool,
 }
 
 /// Whether what has passed before is checked again.
@@ -115,30 +133,62 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
-    let reporters = SharedReporters::new(vec![Box::new(terminal)]);
+    let recorder = Recorder::new(&layout, &host);
+    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });
     let begin = Instant::now();
-    let images = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
-    for image in &images {
+    let built = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
+    for image in &built.images {
         println!("{}", image.disk.display());
     }
-    if args.no_validation {
+    if args.tools {
+        validate::tools(&layout, true, &reporters).await?;
+    }
+    let mut code = 0;
+    if args.no_validation || built.images.is_empty() {
         reporters.emit(&Event::RunFinished {
             seconds: begin.elapsed().as_secs_f64(),
         });
-        return Ok(0);
+    } else {
+        code = validate::judge(
+            &layout,
+            &host,
+            built.images.clone(),
+            &validate::Which::default(),
+            args.again.rule(),
+            &reporters,
+        )
+        .await?;
     }
-    validate::judge(
-        &layout,
-        &host,
-        images,
-        &validate::Which::default(),
-        args.again.rule(),
-        &reporters,
-    )
-    .await
+    built.error().map_or(Ok(code), Err)
+}
+
+/// What came of building several variants.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// The images.
+    pub images: Vec<Image>,
+    /// Variants without one, and why.
+    pub failures: Vec<(String, BuildError)>,
+}
+
+impl Built {
+    /// All failures in one error.
+    pub fn error(mut self) -> Option<anyhow::Error> {
+        let lines: Vec<String> = self
+            .failures
+            .iter()
+            .map(|(v, e)| format!("  {v}: {e}"))
+            .collect();
+        let (variant, first) = self.failures.pop()?;
+        let said = match lines.len() {
+            1 => format!("image {variant} was not built"),
+            n => format!("{n} images were not built:\n{}\nthe last", lines.join("\n")),
+        };
+        Some(anyhow::Error::new(first).context(said))
+    }
 }
 
 /// Builds every variant asked for; one that fails does not stop the others.
@@ -148,9 +198,8 @@ pub async fn images(
     what: &What,
     validation: bool,
     reporters: &SharedReporters,
-) -> anyhow::Result<Vec<Image>> {
-    let mut images = Vec::new();
-    let mut failures = Vec::new();
+) -> anyhow::Result<Built> {
+    let mut built = Built::default();
     for variant in variants(layout, &what.variants)? {
         let request = request(layout, host, what, &variant, validation);
         let progress = |step: &BuildEvent| {
@@ -159,32 +208,19 @@ pub async fn images(
                 step: step.clone(),
             });
         };
-        match image_builder::build(&request, &progress).await {
-            Ok(image) => {
-                if let Some(key) = &what.sign {
-                    image_builder::sign(&image.dir, key).await?;
-                }
-                images.push(image);
+        let made = async {
+            let image = image_builder::build(&request, &progress).await?;
+            if let Some(key) = &what.sign {
+                image_builder::sign(&image.dir, key).await?;
             }
-            Err(error) => failures.push((variant.clone(), error)),
+            Ok(image)
+        };
+        match made.await {
+            Ok(image) => built.images.push(image),
+            Err(error) => built.failures.push((variant.clone(), error)),
         }
     }
-    if failures.len() == 1 {
-        let (variant, error) = failures.remove(0);
-        return Err(anyhow::Error::new(error).context(format!("image {variant} was not built")));
-    }
-    if !failures.is_empty() {
-        let lines: Vec<String> = failures
-            .iter()
-            .map(|(v, e)| format!("  {v}: {e}"))
-            .collect();
-        bail!(
-            "{} images were not built:\n{}",
-            failures.len(),
-            lines.join("\n")
-        );
-    }
-    Ok(images)
+    Ok(built)
 }
 
 fn request(
@@ -199,6 +235,12 @@ fn request(
         variant: variant.to_owned(),
         vexfs_version: what.vexfs_version.clone(),
         kernel_version: what.kernel_version.clone(),
+        kernel: what.kernel.clone(),
+        module_signing: what
+            .module_key
+            .clone()
+            .zip(what.module_cert.clone())
+            .map(|(key, certificate)| ModuleSigning { key, certificate }),
         source: what
             .vexfs_source
             .clone()

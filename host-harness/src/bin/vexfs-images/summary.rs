@@ -64,10 +64,7 @@ impl Summary {
             .iter()
             .map(|(name, seconds)| format!("{name} {seconds:.0} s"))
             .collect();
-        let junit = which
-            .junit
-            .clone()
-            .unwrap_or_else(|| layout.reports().join("junit.xml"));
+        let junit = which.junit_file(layout);
         let mut lines = Vec::new();
         let mut line = |name: &str, text: String| lines.push(format!("{name:<12} {text}"));
         for image in images {
@@ -78,6 +75,13 @@ impl Summary {
                     "vexfs-{} {} with kernel {}",
                     m.variant, m.vexfs_version, m.kernel.release
                 ),
+            );
+            if let Some(second) = &m.second_kernel {
+                line("", format!("and beside it kernel {}", second.release));
+            }
+            line(
+                "signing",
+                format!("of modules {}: {}", m.signing.state, m.signing.reason),
             );
             line(
                 "size",
@@ -140,7 +144,11 @@ impl Summary {
                 )),
             ),
         );
-        line("report", junit.display().to_string());
+        line(
+            "report",
+            layout.reports().join("index.html").display().to_string(),
+        );
+        line("junit", junit.display().to_string());
         line("logs", layout.logs().display().to_string());
         let mut text = String::new();
         for line in lines {
