@@ -1,5 +1,6 @@
 //! One build, from request to image.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,8 +14,8 @@ use crate::stages::packer::Provisioning;
 use crate::stages::{builder, programs, seal};
 use crate::versions::Versions;
 use crate::{
-    BuildError, BuildEvent, BuildRequest, Image, KernelRecord, Progress, SourceConfig, data, host,
-    run, source,
+    BuildError, BuildEvent, BuildRequest, Format, Image, KernelRecord, Progress, SourceConfig,
+    data, host, run, source,
 };
 
 /// Free space asked for before anything is built, in MiB: what a cold minimal build leaves in the
@@ -88,7 +89,8 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let dir = images.join(&name);
     fs::create_dir_all(&images).map_err(BuildError::io("make", &images))?;
     let _lock = site.lock(&images.join(format!(".{name}.lock"))).await?;
-    let why = match in_place(&dir, &plan) {
+    let mut forms = request.formats.clone();
+    let why = match in_place(&dir, &plan, &mut forms) {
         Ok(image) => {
             for stage in stages {
                 progress.event(&BuildEvent::StageCached { stage });
@@ -109,7 +111,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let manifest = made_from.manifest(&site, &plan, &made, &name).await?;
     let ingredients = made_from.ingredients(&plan)?;
     let made = (&made.image, &made.module);
-    let image = seal::seal(&site, &dir, made, manifest, &ingredients).await?;
+    let image = seal::seal(&site, &dir, made, manifest, &forms, &ingredients).await?;
     progress.event(&BuildEvent::StageDone {
         stage: seal::STAGE.into(),
         seconds: since.elapsed().as_secs_f64(),
@@ -117,11 +119,23 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     Ok(image)
 }
 
-/// The image in place if it is whole and made from exactly these inputs, else why it will not do.
-fn in_place(dir: &Path, plan: &Plan) -> Result<Image, &'static str> {
+/// The image in place if it is whole, made from exactly these inputs and has these forms, else why it
+/// will not do. Forms it has are kept.
+fn in_place(dir: &Path, plan: &Plan, forms: &mut BTreeSet<Format>) -> Result<Image, &'static str> {
     let image = Image::read(dir.to_owned()).map_err(|_| "there is no image in place")?;
     if image.manifest.key != plan.key {
         return Err("the image in place is of other inputs");
+    }
+    let there = &image.manifest.formats;
+    let lacks = forms
+        .iter()
+        .any(|form| *form != Format::Qcow2 && !there.contains_key(form));
+    forms.extend(there.keys());
+    if lacks {
+        return Err("the image in place lacks a format");
+    }
+    if !image.has_files() {
+        return Err("the image in place is damaged");
     }
     Image::open(dir).map_err(|_| "the image in place is damaged")
 }

@@ -14,6 +14,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("dpkg-deb", "dpkg"),
     ("e2fsck", "e2fsprogs"),
     ("grub-mkimage", "grub-common"),
+    ("gzip", "gzip"),
     ("mcopy", "mtools"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),

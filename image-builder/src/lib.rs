@@ -19,6 +19,7 @@ mod data;
 mod error;
 mod event;
 mod evidence;
+mod format;
 mod git;
 mod grub;
 mod host;
@@ -45,6 +46,7 @@ pub use build::build;
 pub use data::variants;
 pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
+pub use format::Format;
 pub use image::Image;
 pub use manifest::{
     FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord, SourceOrigin,

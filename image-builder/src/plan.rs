@@ -240,6 +240,7 @@ impl MadeFrom<'_> {
             source_date_epoch: contents.epoch,
             disk: file(".qcow2", Some(self.disk_bytes)),
             compressed: file(".qcow2.zst", None),
+            formats: BTreeMap::new(),
             kernel: self.packages.kernel.clone(),
             module: module::record(
                 &made.module,

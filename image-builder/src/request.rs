@@ -1,11 +1,12 @@
 //! What to build, and from what.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::SourceChecks;
+use crate::{Format, SourceChecks};
 
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct BuildRequest {
     pub root_password_file: Option<PathBuf>,
     /// Public SSH keys that let root in, as in sshd(8)'s authorized_keys. `None`: nobody's.
     pub authorized_keys: Option<PathBuf>,
+    /// Forms of the image besides qcow2.
+    #[serde(default)]
+    pub formats: BTreeSet<Format>,
     /// Run the test stage inside the guest during the build.
     pub enable_testing: bool,
     /// Whether the caller validates the image after the build; recorded in the manifest.
@@ -77,6 +81,7 @@ impl BuildRequest {
             disk_size: None,
             root_password_file: None,
             authorized_keys: None,
+            formats: BTreeSet::new(),
             enable_testing: true,
             enable_validation: true,
             ssh_timeout: Duration::from_secs(300),
