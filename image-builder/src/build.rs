@@ -10,12 +10,13 @@ use crate::apt::Archive;
 use crate::data::{Recipe, Variant};
 use crate::plan::{MadeFrom, Packages, Plan};
 use crate::run::Site;
+use crate::sources::{SNAPSHOT_ARCHIVE, Snapshot, Source};
 use crate::stages::packer::Provisioning;
 use crate::stages::{builder, programs, seal};
 use crate::versions::Versions;
 use crate::{
     BuildError, BuildEvent, BuildRequest, Format, Image, KernelRecord, Progress, SourceConfig,
-    data, host, run, source,
+    cache, data, host, run, source, sources,
 };
 
 /// Free space asked for before anything is built, in MiB: what a cold minimal build leaves in the
@@ -40,6 +41,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let disk_bytes = check(request, &recipe, &variant)?;
     let access = Access::read(request)?;
     host::require_tools()?;
+    let sources = sources(request)?;
     let site = Site {
         cache: request.cache_dir.clone(),
         logs: request.out_dir.join("logs"),
@@ -49,14 +51,20 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     for dir in [&site.cache, &site.logs] {
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }
+    host::require_namespaces(&site).await?;
     site.sweep().await;
     let source = source::prepare(&site, request).await?;
     let config = source.config;
     let request = &BuildRequest {
         source: source.tree,
+        // Must not be left in the image, whichever it is.
+        mirror: sources.as_ref().map(|s| s[0].uri.clone()),
         ..request.clone()
     };
-    let archive = Archive::open(&site, request.mirror.as_deref()).await?;
+    let archive = match &sources {
+        Some(sources) => Archive::open_at(&site, sources).await?,
+        None => Archive::open(&site, None).await?,
+    };
     let packages = resolve(
         &site,
         &archive,
@@ -110,12 +118,17 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let since = Instant::now();
     let manifest = made_from.manifest(&site, &plan, &made, &name).await?;
     let ingredients = made_from.ingredients(&plan)?;
-    let made = (&made.image, &made.module);
-    let image = seal::seal(&site, &dir, made, manifest, &forms, &ingredients).await?;
+    let parts = (&made.image, &made.module);
+    let image = seal::seal(&site, &dir, parts, manifest, &forms, &ingredients).await?;
     progress.event(&BuildEvent::StageDone {
         stage: seal::STAGE.into(),
         seconds: since.elapsed().as_secs_f64(),
     });
+    // What this build has used it still holds.
+    let freed = cache::trim(&site.cache, request.cache_cap);
+    if freed > 0 {
+        site.note(format!("cache: {} MiB of old stages removed", freed >> 20));
+    }
     Ok(image)
 }
 
@@ -138,6 +151,20 @@ fn in_place(dir: &Path, plan: &Plan, forms: &mut BTreeSet<Format>) -> Result<Ima
         return Err("the image in place is damaged");
     }
     Image::open(dir).map_err(|_| "the image in place is damaged")
+}
+
+/// The archive named in the request, if one is.
+fn sources(request: &BuildRequest) -> Result<Option<Vec<Source>>, BuildError> {
+    let keyring = request.keyring.as_deref();
+    match (&request.snapshot_date, &request.mirror) {
+        (Some(date), _) => {
+            let pattern = request.snapshot_mirror.as_deref();
+            let pattern = pattern.unwrap_or(SNAPSHOT_ARCHIVE);
+            sources::from_snapshot(Snapshot { pattern, date }, keyring).map(Some)
+        }
+        (None, Some(url)) => sources::from_mirror(url, keyring).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The request with absolute paths: steps run in other directories.
@@ -194,14 +221,7 @@ fn check(request: &BuildRequest, recipe: &Recipe, variant: &Variant) -> Result<u
 
 /// `8G` in bytes.
 fn disk_bytes(size: &str) -> Option<u64> {
-    let (number, unit) = size.split_at(size.len().checked_sub(1)?);
-    let shift = match unit {
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return None,
-    };
-    let bytes = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    let bytes = cache::parse_size(size)?;
     ((1 << 30)..=(64 << 40)).contains(&bytes).then_some(bytes)
 }
 

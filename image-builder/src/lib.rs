@@ -15,6 +15,7 @@
 mod access;
 mod apt;
 mod build;
+mod cache;
 mod data;
 mod error;
 mod event;
@@ -43,6 +44,7 @@ mod verify;
 mod versions;
 
 pub use build::build;
+pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
 pub use data::variants;
 pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};

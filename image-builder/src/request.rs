@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Format, SourceChecks};
+use crate::{DEFAULT_CACHE_CAP, Format, SourceChecks};
 
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +28,21 @@ pub struct BuildRequest {
     pub out_dir: PathBuf,
     /// Where finished stages and downloaded packages are kept.
     pub cache_dir: PathBuf,
+    /// What they may take, in bytes; the least recently used go, but none that a build uses.
+    pub cache_cap: u64,
     /// Debian mirror to build from (`http://host/debian`; the security suite is looked for beside
     /// it). `None`: whatever the host's own apt uses.
     pub mirror: Option<String>,
+    /// Build from the archive's state of this date (`2024-01-31`, `20240131T120000Z`) instead.
+    #[serde(default)]
+    pub snapshot_date: Option<String>,
+    /// Address of an archive of past states, with `{date}` and perhaps `{archive}` (`debian` and
+    /// `debian-security`) in it. `None`: Debian's own.
+    #[serde(default)]
+    pub snapshot_mirror: Option<String>,
+    /// Keyring that `mirror` or `snapshot_mirror` is signed with. `None`: Debian's.
+    #[serde(default)]
+    pub keyring: Option<PathBuf>,
     /// Debian mirror the image itself is set to use. The build mirror never ends up in an image.
     pub image_mirror: String,
     /// Debian security mirror the image itself is set to use.
@@ -72,8 +84,12 @@ impl BuildRequest {
             source: workspace.join("vexfs"),
             source_checks: SourceChecks::default(),
             cache_dir: default_cache(&out_dir),
+            cache_cap: DEFAULT_CACHE_CAP,
             out_dir,
             mirror: None,
+            snapshot_date: None,
+            snapshot_mirror: None,
+            keyring: None,
             image_mirror: "http://deb.debian.org/debian".into(),
             image_security_mirror: "http://deb.debian.org/debian-security".into(),
             accelerator: "tcg".into(),

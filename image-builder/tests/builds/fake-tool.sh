@@ -36,7 +36,7 @@ apt-get)
         for package; do
             case $package in
             *=* | /* | -* | \?* | install) ;;
-            *) echo "'http://m/$package.deb' ${package}_$(cat "$FAKES/state")_amd64.deb 4 SHA256:0123456789abcdef" ;;
+            *) echo "'http://m/$package.deb' ${package}_$(cat "$FAKES/state")_amd64.deb 4 SHA256:dae45e9c4c5641b0e8a58b6c3f0de0dd946b9ac47502cc45ef451f3119ebacd7" ;;
             esac
         done
         ;;

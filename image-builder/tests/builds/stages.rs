@@ -186,7 +186,7 @@ fn mirror_state() -> Result<(), String> {
         format!("later: ran {:?}", later.ran())
     })?;
     let why = later.why("base").unwrap_or_default();
-    must(why.contains("1.0 0123456789ab -> 1.1 0123456789ab"), || {
+    must(why.contains("1.0 dae45e9c4c56 -> 1.1 dae45e9c4c56"), || {
         why.into()
     })
 }
