@@ -278,7 +278,12 @@ pub(crate) fn list(sources: &[Source]) -> String {
             [] => String::new(),
             options => format!("[{}] ", options.join(" ")),
         };
-        format!("deb {options}{} {} main\n", source.uri, source.suite)
+        // apt uses files where they lie; copies are what the cache keeps.
+        let uri = match source.uri.strip_prefix("file:") {
+            Some(path) => format!("copy:{path}"),
+            None => source.uri.clone(),
+        };
+        format!("deb {options}{uri} {} main\n", source.suite)
     };
     sources.iter().map(line).collect()
 }

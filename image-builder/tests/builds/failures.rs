@@ -27,7 +27,7 @@ pub const TRIALS: &[Test] = &[
 ];
 
 /// The build failed and said all of these.
-fn said(ended: &Ended, words: &[&str]) -> Result<(), String> {
+pub fn said(ended: &Ended, words: &[&str]) -> Result<(), String> {
     must(!ended.ok, || "the build did not fail".into())?;
     for word in words {
         must(ended.said.contains(word), || {
@@ -118,7 +118,7 @@ fn broken_tree() -> Result<(), String> {
 }
 
 /// A lab whose apt is the host's own.
-fn real_apt() -> Lab {
+pub fn real_apt() -> Lab {
     let lab = Lab::new();
     for tool in ["apt-get", "apt-cache"] {
         fs::remove_file(lab.path("bin").join(tool)).expect("a fake less");

@@ -80,6 +80,7 @@ mmdebstrap)
 unshare)
     # mmdebstrap's private mounts: here it is only another program. The builder root comes otherwise.
     [ "$2" != --propagation=private ] || { shift 2; exec "$@"; }
+    [ ! -e "$FAKES/fail-module" ] || { cat "$FAKES/fail-module" >&2; exit 1; }
     # …options sh -euc ENTER sh ROOT BUILD /usr/bin/env -i NAME=VALUE… sh -euc SCRIPT sh make vm-build
     while [ "$1" != /usr/bin/env ]; do
         build=$1

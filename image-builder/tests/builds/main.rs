@@ -2,9 +2,13 @@
 //! behind, and what is said when something fails. Each build is a process of its own, since it needs
 //! an environment of its own and some are killed.
 
+mod archive;
 mod evidence;
 mod failures;
+mod faults;
+mod formats;
 mod lab;
+mod mirrors;
 mod schema;
 mod source;
 mod stages;
@@ -21,6 +25,9 @@ fn main() {
         stages::TRIALS,
         evidence::TRIALS,
         failures::TRIALS,
+        faults::TRIALS,
+        formats::TRIALS,
+        mirrors::TRIALS,
         source::TRIALS,
         template::TRIALS,
     ]
