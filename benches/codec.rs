@@ -1,14 +1,11 @@
 //! How fast do messages turn into bytes and back? The agent's output streams go through this.
 
-use agent_protocol::{CHUNK, Event, FromAgent, RequestId, codec};
+use agent_protocol::{CHUNK, FromAgent, codec};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use host_harness::perf::codec::message;
 
 fn codec_throughput(criterion: &mut Criterion) {
-    let bytes: Vec<u8> = (0..CHUNK).map(|at| (at * 31 % 251) as u8).collect();
-    let message = FromAgent::Event {
-        id: RequestId(7),
-        event: Event::Stdout(bytes.into()),
-    };
+    let message = message();
     let encoded = codec::encode(&message).expect("a full chunk fits into a frame");
     let mut group = criterion.benchmark_group("codec");
     group.throughput(Throughput::Bytes(CHUNK as u64));

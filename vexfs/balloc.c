@@ -14,6 +14,21 @@ struct buffer_head *vexfs_read_group(struct super_block *sb, u32 group)
 	return vexfs_read_block(sb, vexfs_group_first(group) + 1, VEXFS_GROUP_MAGIC, group, 0);
 }
 
+/* The group block, to be changed in a transaction. */
+struct buffer_head *vexfs_change_group(handle_t *handle, struct super_block *sb, u32 group)
+{
+	struct buffer_head *bh = vexfs_read_group(sb, group);
+	int err;
+
+	if (IS_ERR(bh))
+		return bh;
+	err = vexfs_access(handle, sb, bh);
+	if (!err)
+		return bh;
+	brelse(bh);
+	return ERR_PTR(err);
+}
+
 /* Blocks in @group: all groups are full but the last, whose last block is the spare superblock. */
 static u32 vexfs_group_size(struct vexfs_sb_info *sbi, u32 group)
 {
@@ -279,12 +294,9 @@ int vexfs_free_blocks(handle_t *handle, struct inode *inode, u64 start, u32 coun
 	}
 	group = div_u64_rem(start, VEXFS_GROUP_BLOCKS, &bit);
 	gi = &sbi->group[group];
-	bh = vexfs_read_group(sb, group);
+	bh = vexfs_change_group(handle, sb, group);
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	err = vexfs_access(handle, sb, bh);
-	if (err)
-		goto out;
 	g = (struct vexfs_group *)bh->b_data;
 	fresh = kzalloc(VEXFS_GROUP_BLOCKS / 8, GFP_NOFS | __GFP_NOFAIL);
 	spin_lock(&gi->lock);

@@ -2,11 +2,6 @@
 /* Directories: rows of blocks, each a row of entries that never move while they live. */
 #include "vexfs.h"
 
-static struct vexfs_dirent *vexfs_entry_at(struct buffer_head *bh, unsigned int offset)
-{
-	return (struct vexfs_dirent *)(bh->b_data + offset);
-}
-
 static unsigned int vexfs_used(const struct vexfs_dirent *de)
 {
 	return de->d_ino ? VEXFS_DIRENT_LEN(de->d_name_len) : 0;
@@ -27,13 +22,19 @@ struct buffer_head *vexfs_dir_block(struct inode *dir, u32 block)
 				dir->i_generation);
 }
 
-/* Every entry is checked before it is used: its bounds, its name's, and the inode number. */
-int vexfs_dirent_check(struct inode *dir, struct buffer_head *bh, unsigned int offset)
+/*
+ * The entry at *@next (0: the first), which moves on; NULL after the last. Every entry is checked
+ * before it is used: its bounds, its name's, and the inode number.
+ */
+struct vexfs_dirent *vexfs_next_entry(struct inode *dir, struct buffer_head *bh,
+				      unsigned int *next)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(dir->i_sb);
-	const struct vexfs_dirent *de = vexfs_entry_at(bh, offset);
-	unsigned int rec_len;
+	unsigned int offset = *next ? : sizeof(struct vexfs_header), rec_len;
+	struct vexfs_dirent *de = (struct vexfs_dirent *)(bh->b_data + offset);
 
+	if (offset == VEXFS_BLOCK_SIZE)
+		return NULL;
 	if (offset + VEXFS_DIRENT_LEN(1) > VEXFS_BLOCK_SIZE)
 		goto bad;
 	rec_len = le16_to_cpu(de->d_rec_len);
@@ -41,27 +42,25 @@ int vexfs_dirent_check(struct inode *dir, struct buffer_head *bh, unsigned int o
 	    vexfs_used(de) > rec_len)
 		goto bad;
 	if (de->d_ino && (!de->d_name_len ||
-			  (le32_to_cpu(de->d_ino) - 1) / sbi->group_inodes >= sbi->groups))
+			  vexfs_group_of_ino(sbi, le32_to_cpu(de->d_ino)) >= sbi->groups))
 		goto bad;
-	return 0;
+	*next = offset + rec_len;
+	return de;
 bad:
 	vexfs_error(dir->i_sb, bh->b_blocknr, "directory %lu has a bad entry at byte %u",
 		    dir->i_ino, offset);
-	return -EUCLEAN;
+	return ERR_PTR(-EUCLEAN);
 }
 
 /* The longest entry a block can take; 0 if it is damaged. */
 int vexfs_dir_room(struct inode *dir, struct buffer_head *bh)
 {
-	unsigned int offset, rec_len, room = 0;
+	unsigned int next, room = 0;
+	struct vexfs_dirent *de;
 
-	for (offset = sizeof(struct vexfs_header); offset < VEXFS_BLOCK_SIZE; offset += rec_len) {
-		if (vexfs_dirent_check(dir, bh, offset))
-			return 0;
-		rec_len = le16_to_cpu(vexfs_entry_at(bh, offset)->d_rec_len);
-		room = max(room, rec_len - vexfs_used(vexfs_entry_at(bh, offset)));
-	}
-	return room < VEXFS_DIRENT_LEN(1) ? 0 : room;
+	vexfs_for_each_entry(de, dir, bh, next)
+		room = max(room, le16_to_cpu(de->d_rec_len) - vexfs_used(de));
+	return IS_ERR(de) || room < VEXFS_DIRENT_LEN(1) ? 0 : room;
 }
 
 /* Looks for a name in one block; *@before is the entry before it, for removal. */
@@ -70,15 +69,9 @@ static struct vexfs_dirent *vexfs_find_in_block(struct inode *dir, struct buffer
 						struct vexfs_dirent **before)
 {
 	struct vexfs_dirent *de, *last = NULL;
-	unsigned int offset;
-	int err;
+	unsigned int next;
 
-	for (offset = sizeof(struct vexfs_header); offset < VEXFS_BLOCK_SIZE;
-	     offset += le16_to_cpu(de->d_rec_len)) {
-		err = vexfs_dirent_check(dir, bh, offset);
-		if (err)
-			return ERR_PTR(err);
-		de = vexfs_entry_at(bh, offset);
+	vexfs_for_each_entry(de, dir, bh, next) {
 		if (de->d_ino && de->d_name_len == name->len &&
 		    !memcmp(de->d_name, name->name, name->len)) {
 			if (before)
@@ -87,7 +80,7 @@ static struct vexfs_dirent *vexfs_find_in_block(struct inode *dir, struct buffer
 		}
 		last = de;
 	}
-	return NULL;
+	return de;
 }
 
 static struct vexfs_dirent *vexfs_locate(struct inode *dir, const struct qstr *name,
@@ -139,20 +132,17 @@ static int vexfs_dir_changed(handle_t *handle, struct inode *dir)
 static int vexfs_put_entry(struct inode *dir, struct buffer_head *bh, const struct qstr *name,
 			   struct inode *inode)
 {
-	unsigned int need = VEXFS_DIRENT_LEN(name->len), offset, used, rec_len;
+	unsigned int need = VEXFS_DIRENT_LEN(name->len), next, used, rec_len;
 	struct vexfs_dirent *de;
 
-	for (offset = sizeof(struct vexfs_header); offset < VEXFS_BLOCK_SIZE; offset += rec_len) {
-		if (vexfs_dirent_check(dir, bh, offset))
-			return -EUCLEAN;
-		de = vexfs_entry_at(bh, offset);
+	vexfs_for_each_entry(de, dir, bh, next) {
 		rec_len = le16_to_cpu(de->d_rec_len);
 		used = vexfs_used(de);
 		if (rec_len - used < need)
 			continue;
 		if (used) {
 			de->d_rec_len = cpu_to_le16(used);
-			de = vexfs_entry_at(bh, offset + used);
+			de = (struct vexfs_dirent *)((char *)de + used);
 			de->d_rec_len = cpu_to_le16(rec_len - used);
 		}
 		vexfs_fill_entry(de, inode);
@@ -166,8 +156,9 @@ static int vexfs_put_entry(struct inode *dir, struct buffer_head *bh, const stru
 /* A new block at the end of the directory, one unused entry. */
 static struct buffer_head *vexfs_grow_dir(handle_t *handle, struct inode *dir, u32 block)
 {
-	struct vexfs_map map;
+	struct vexfs_dirent *de;
 	struct buffer_head *bh;
+	struct vexfs_map map;
 	int err = vexfs_map_run(handle, dir, block, 1, false, &map);
 
 	if (err)
@@ -176,7 +167,8 @@ static struct buffer_head *vexfs_grow_dir(handle_t *handle, struct inode *dir, u
 			     dir->i_generation);
 	if (IS_ERR(bh))
 		return bh;
-	vexfs_entry_at(bh, sizeof(struct vexfs_header))->d_rec_len = cpu_to_le16(VEXFS_DIR_SPACE);
+	de = (struct vexfs_dirent *)(bh->b_data + sizeof(struct vexfs_header));
+	de->d_rec_len = cpu_to_le16(VEXFS_DIR_SPACE);
 	i_size_write(dir, (loff_t)(block + 1) << VEXFS_BLOCK_BITS);
 	return bh;
 }
@@ -259,21 +251,20 @@ out:
 bool vexfs_dir_empty(struct inode *dir)
 {
 	u32 blocks = i_size_read(dir) >> VEXFS_BLOCK_BITS, block;
+	struct vexfs_dirent *de = NULL;
 	struct buffer_head *bh;
-	unsigned int offset;
-	bool empty = true;
+	unsigned int next;
 
-	for (block = 0; block < blocks && empty; block++) {
+	for (block = 0; block < blocks && !de; block++) {
 		bh = vexfs_dir_block(dir, block);
 		if (IS_ERR(bh))
 			return false;
-		for (offset = sizeof(struct vexfs_header); offset < VEXFS_BLOCK_SIZE && empty;
-		     offset += le16_to_cpu(vexfs_entry_at(bh, offset)->d_rec_len))
-			if (vexfs_dirent_check(dir, bh, offset) || vexfs_entry_at(bh, offset)->d_ino)
-				empty = false;
+		vexfs_for_each_entry(de, dir, bh, next)
+			if (de->d_ino)
+				break;
 		brelse(bh);
 	}
-	return empty;
+	return !de;
 }
 
 /*
@@ -285,8 +276,8 @@ static int vexfs_readdir(struct file *file, struct dir_context *ctx)
 	struct inode *dir = file_inode(file);
 	struct vexfs_dirent *de;
 	struct buffer_head *bh;
-	unsigned int offset;
-	loff_t base;
+	unsigned int next;
+	loff_t base, at;
 
 	if (!dir_emit_dots(file, ctx))
 		return 0;
@@ -295,26 +286,19 @@ static int vexfs_readdir(struct file *file, struct dir_context *ctx)
 		bh = vexfs_dir_block(dir, base >> VEXFS_BLOCK_BITS);
 		if (IS_ERR(bh))
 			return PTR_ERR(bh);
-		for (offset = sizeof(struct vexfs_header); offset < VEXFS_BLOCK_SIZE;
-		     offset += le16_to_cpu(de->d_rec_len)) {
-			int err = vexfs_dirent_check(dir, bh, offset);
-
-			if (err) {
-				brelse(bh);
-				return err;
-			}
-			de = vexfs_entry_at(bh, offset);
-			if (base + offset < ctx->pos || !de->d_ino)
+		vexfs_for_each_entry(de, dir, bh, next) {
+			at = base + ((char *)de - bh->b_data);
+			if (at < ctx->pos || !de->d_ino)
 				continue;
-			ctx->pos = base + offset;
+			ctx->pos = at;
 			if (!dir_emit(ctx, de->d_name, de->d_name_len, le32_to_cpu(de->d_ino),
-				      de->d_type)) {
-				brelse(bh);
-				return 0;
-			}
+				      de->d_type))
+				break;
 			ctx->pos++;
 		}
 		brelse(bh);
+		if (de)		/* the reader has enough, or damage */
+			return PTR_ERR_OR_ZERO(de);
 		ctx->pos = base + VEXFS_BLOCK_SIZE;
 	}
 	return 0;

@@ -115,21 +115,20 @@ static int vexfs_hash_block(struct inode *dir, struct vexfs_dirhash *dh, u32 blo
 {
 	struct buffer_head *bh = vexfs_dir_block(dir, block);
 	struct vexfs_dirent *de;
-	unsigned int offset;
+	unsigned int next;
 	int err = 0;
 
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	for (offset = sizeof(struct vexfs_header); offset < VEXFS_BLOCK_SIZE && !err;
-	     offset += le16_to_cpu(de->d_rec_len)) {
-		err = vexfs_dirent_check(dir, bh, offset);
-		if (err)
-			break;
-		de = (struct vexfs_dirent *)(bh->b_data + offset);
+	vexfs_for_each_entry(de, dir, bh, next) {
 		if (de->d_ino)
 			err = vexfs_hash_name(dh, vexfs_name_hash(de->d_name, de->d_name_len),
 					      block);
+		if (err)
+			break;
 	}
+	if (!err)
+		err = PTR_ERR_OR_ZERO(de);
 	if (!err)
 		err = vexfs_set_room(dh, block, vexfs_dir_room(dir, bh));
 	brelse(bh);

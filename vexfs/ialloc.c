@@ -75,16 +75,15 @@ static int vexfs_take_ino(handle_t *handle, struct super_block *sb, u32 group, u
 	struct buffer_head *bh;
 	struct vexfs_group *g;
 	u32 bit, ready;
-	int err;
+	int err = 0;
 
 	if (!gi->free_inodes)
 		return 0;
-	bh = vexfs_read_group(sb, group);
+	bh = vexfs_change_group(handle, sb, group);
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	err = vexfs_access(handle, sb, bh);
 	g = (struct vexfs_group *)bh->b_data;
-	while (!err) {
+	for (;;) {
 		ready = le32_to_cpu(READ_ONCE(g->g_inodes_ready));
 		bit = vexfs_claim_ino(sbi, gi, g, ready, mode);
 		if (bit < ready)
@@ -92,9 +91,9 @@ static int vexfs_take_ino(handle_t *handle, struct super_block *sb, u32 group, u
 		if (bit >= sbi->group_inodes)
 			goto out;
 		err = vexfs_extend_table(handle, sb, group, g, ready);
+		if (err)
+			goto out;
 	}
-	if (err)
-		goto out;
 	percpu_counter_dec(&sbi->free_inodes);
 	*ino = group * sbi->group_inodes + bit + 1;
 	err = vexfs_dirty(handle, sb, bh);
@@ -166,12 +165,9 @@ int vexfs_free_inode(handle_t *handle, struct inode *inode)
 	brelse(table);
 	if (err)
 		return err;
-	bh = vexfs_read_group(sb, group);
+	bh = vexfs_change_group(handle, sb, group);
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	err = vexfs_access(handle, sb, bh);
-	if (err)
-		goto out;
 	g = (struct vexfs_group *)bh->b_data;
 	spin_lock(&gi->lock);
 	if (__test_and_clear_bit_le(bit, g->g_inode_map)) {
@@ -182,7 +178,6 @@ int vexfs_free_inode(handle_t *handle, struct inode *inode)
 	}
 	spin_unlock(&gi->lock);
 	err = vexfs_dirty(handle, sb, bh);
-out:
 	brelse(bh);
 	return err;
 }
@@ -202,19 +197,16 @@ int vexfs_set_orphan(handle_t *handle, struct inode *inode, bool orphan)
 
 	if (orphan == !!(vi->flags & VEXFS_ORPHAN_FL))
 		return 0;
-	bh = vexfs_read_group(sb, group);
+	bh = vexfs_change_group(handle, sb, group);
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	err = vexfs_access(handle, sb, bh);
-	if (!err) {
-		gi = &VEXFS_SB(sb)->group[group];
-		spin_lock(&gi->lock);
-		gi->orphans += orphan ? 1 : -1;
-		((struct vexfs_group *)bh->b_data)->g_orphans = cpu_to_le32(gi->orphans);
-		spin_unlock(&gi->lock);
-		vi->flags ^= VEXFS_ORPHAN_FL;
-		err = vexfs_dirty(handle, sb, bh);
-	}
+	gi = &VEXFS_SB(sb)->group[group];
+	spin_lock(&gi->lock);
+	gi->orphans += orphan ? 1 : -1;
+	((struct vexfs_group *)bh->b_data)->g_orphans = cpu_to_le32(gi->orphans);
+	spin_unlock(&gi->lock);
+	vi->flags ^= VEXFS_ORPHAN_FL;
+	err = vexfs_dirty(handle, sb, bh);
 	brelse(bh);
 	return err;
 }

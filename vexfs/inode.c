@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Inodes between the table on the disk and the VFS: read, written, cut, deleted. */
+#include <linux/blkdev.h>
 #include <linux/writeback.h>
 #include "vexfs.h"
+
+#define VEXFS_TABLE_AHEAD	16u	/* blocks: 256 inodes */
 
 static struct timespec64 vexfs_time(__le64 sec, __le32 nsec)
 {
@@ -16,6 +19,29 @@ static u64 vexfs_table_block(struct super_block *sb, u32 ino, u32 *slot)
 	*slot = index % VEXFS_INODES_PER_BLOCK;
 	return vexfs_group_first(vexfs_group_of_ino(sbi, ino)) + 2 +
 	       index / VEXFS_INODES_PER_BLOCK;
+}
+
+/*
+ * Inodes are mostly wanted in a row, as by a walk, so their neighbours in the table are read along.
+ * What was never written there is never looked at.
+ */
+static void vexfs_table_ahead(struct super_block *sb, u32 ino, u64 block)
+{
+	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
+	u64 first = vexfs_group_first(vexfs_group_of_ino(sbi, ino)) + 2;
+	u64 from = first + round_down(block - first, VEXFS_TABLE_AHEAD);
+	u64 to = min(from + VEXFS_TABLE_AHEAD, first + sbi->table_blocks);
+	struct buffer_head *bh = sb_find_get_block(sb, block);
+	bool here = bh && buffer_uptodate(bh);
+	struct blk_plug plug;
+
+	brelse(bh);
+	if (here)
+		return;
+	blk_start_plug(&plug);
+	for (; from < to; from++)
+		sb_breadahead(sb, from);
+	blk_finish_plug(&plug);
 }
 
 /* What the checksum cannot say: values that make sense. */
@@ -140,6 +166,7 @@ struct inode *vexfs_iget(struct super_block *sb, u32 ino)
 	if (!(inode->i_state & I_NEW))
 		return inode;
 	block = vexfs_table_block(sb, ino, &slot);
+	vexfs_table_ahead(sb, ino, block);
 	bh = vexfs_read_table(sb, block, ino - slot);
 	if (IS_ERR(bh)) {
 		iget_failed(inode);

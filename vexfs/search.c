@@ -16,6 +16,7 @@ struct vexfs_search {
 	u32 dims;
 	u32 k;
 	const u32 *query;
+	u64 norm;			/* of the query */
 	struct vexfs_hit *hits;		/* sorted, best first */
 	u32 found;
 	u64 scanned;
@@ -63,6 +64,7 @@ static int vexfs_compare(struct vexfs_search *s, struct inode *inode, u32 parent
 	struct vexfs_hit hit = { .ino = inode->i_ino, .generation = inode->i_generation,
 				 .parent = parent };
 	struct vexfs_cached *entry;
+	u64 norm;
 
 	if (VEXFS_I(inode)->vector_dims != s->dims ||
 	    inode_permission(s->idmap, inode, MAY_READ))
@@ -71,7 +73,12 @@ static int vexfs_compare(struct vexfs_search *s, struct inode *inode, u32 parent
 	if (IS_ERR_OR_NULL(entry))
 		return PTR_ERR_OR_ZERO(entry);
 	kernel_fpu_begin();
-	hit.score = vexfs_score(s->metric, s->query, entry->data, s->dims);
+	norm = READ_ONCE(entry->norm);
+	if (s->metric == VEXFS_METRIC_COSINE && norm == VEXFS_NO_NORM) {
+		norm = vexfs_norm(entry->data, s->dims);
+		WRITE_ONCE(entry->norm, norm);	/* whoever computes it gets the same */
+	}
+	hit.score = vexfs_score(s->metric, s->query, s->norm, entry->data, norm, s->dims);
 	kernel_fpu_end();
 	vexfs_cache_put(entry);
 	s->scanned++;
@@ -104,9 +111,9 @@ static int vexfs_search_entry(struct vexfs_search *s, struct inode *dir,
 	struct inode *inode;
 	int err;
 
-	if (de->d_type == DT_DIR)
+	if (ino && de->d_type == DT_DIR)
 		return vexfs_visit_later(s, ino);
-	if (!de->d_ino || de->d_type != DT_REG)
+	if (!ino || de->d_type != DT_REG)
 		return 0;
 	inode = vexfs_iget(dir->i_sb, ino);
 	if (IS_ERR(inode))
@@ -120,21 +127,18 @@ static int vexfs_search_block(struct vexfs_search *s, struct inode *dir, u32 blo
 {
 	struct buffer_head *bh = vexfs_dir_block(dir, block);
 	struct vexfs_dirent *de;
-	unsigned int offset;
+	unsigned int next;
 	int err = 0;
 
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	for (offset = sizeof(struct vexfs_header); offset < VEXFS_BLOCK_SIZE && !err;
-	     offset += le16_to_cpu(de->d_rec_len)) {
-		err = vexfs_dirent_check(dir, bh, offset);
+	vexfs_for_each_entry(de, dir, bh, next) {
+		err = vexfs_search_entry(s, dir, de);
 		if (err)
 			break;
-		de = (struct vexfs_dirent *)(bh->b_data + offset);
-		err = vexfs_search_entry(s, dir, de);
 	}
 	brelse(bh);
-	return err;
+	return err ? err : PTR_ERR_OR_ZERO(de);
 }
 
 static int vexfs_search_dir(struct vexfs_search *s, struct inode *dir)
@@ -190,6 +194,9 @@ int vexfs_search_ioctl(struct file *file, struct vexfs_search_arg __user *user)
 	s.dims = arg.dims;
 	s.k = arg.k;
 	s.query = query;
+	kernel_fpu_begin();
+	s.norm = vexfs_norm(query, s.dims);
+	kernel_fpu_end();
 	s.hits = kvcalloc(arg.k, sizeof(*s.hits), GFP_KERNEL);
 	err = s.hits ? vexfs_search(&s, file_inode(file)) : -ENOMEM;
 	if (!err) {

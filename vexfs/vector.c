@@ -70,19 +70,16 @@ static int vexfs_count_vector(handle_t *handle, struct inode *inode, int change)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(inode->i_sb);
 	u32 group = vexfs_group_of_ino(sbi, inode->i_ino);
-	struct buffer_head *bh = vexfs_read_group(inode->i_sb, group);
+	struct buffer_head *bh = vexfs_change_group(handle, inode->i_sb, group);
 	int err;
 
 	if (IS_ERR(bh))
 		return PTR_ERR(bh);
-	err = vexfs_access(handle, inode->i_sb, bh);
-	if (!err) {
-		spin_lock(&sbi->group[group].lock);
-		le32_add_cpu(&((struct vexfs_group *)bh->b_data)->g_vectors, change);
-		spin_unlock(&sbi->group[group].lock);
-		atomic64_add(change, &sbi->vectors);
-		err = vexfs_dirty(handle, inode->i_sb, bh);
-	}
+	spin_lock(&sbi->group[group].lock);
+	le32_add_cpu(&((struct vexfs_group *)bh->b_data)->g_vectors, change);
+	spin_unlock(&sbi->group[group].lock);
+	atomic64_add(change, &sbi->vectors);
+	err = vexfs_dirty(handle, inode->i_sb, bh);
 	brelse(bh);
 	return err;
 }

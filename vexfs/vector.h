@@ -6,17 +6,21 @@
 #include "uapi/vexfs.h"
 #include "vexfs.h"
 
+#define VEXFS_NO_NORM	U64_MAX	/* no length: a NaN */
+
 struct vexfs_cached {
 	refcount_t refs;
 	struct list_head lru;
 	u32 ino;
 	u32 generation;
 	u32 dims;
+	u64 norm;		/* bits of its length; VEXFS_NO_NORM: not asked for yet */
 	u32 data[];
 };
 
 /* vector_math.c; call between kernel_fpu_begin() and kernel_fpu_end() */
-u64 vexfs_score(u32 metric, const u32 *a, const u32 *b, u32 dims);
+u64 vexfs_norm(const u32 *a, u32 dims);
+u64 vexfs_score(u32 metric, const u32 *a, u64 norm_a, const u32 *b, u64 norm_b, u32 dims);
 
 /* vector.c */
 int vexfs_read_vector(struct inode *inode, u32 *data);

@@ -106,6 +106,7 @@ struct vexfs_cached *vexfs_cache_get(struct inode *inode, u32 dims)
 	entry->ino = inode->i_ino;
 	entry->generation = inode->i_generation;
 	entry->dims = dims;
+	entry->norm = VEXFS_NO_NORM;
 	down_read(&vi->xattr_lock);
 	if (vi->vector_dims == dims) {
 		err = vexfs_read_vector(inode, entry->data);

@@ -12,7 +12,8 @@ struct vexfs_lanes {
 	double lane[4];
 };
 
-u64 vexfs_score(u32 metric, const u32 *a, const u32 *b, u32 dims);
+u64 vexfs_norm(const u32 *a, u32 dims);
+u64 vexfs_score(u32 metric, const u32 *a, u64 norm_a, const u32 *b, u64 norm_b, u32 dims);
 
 static double vexfs_sum(const struct vexfs_lanes *s)
 {
@@ -68,26 +69,40 @@ static double vexfs_distance(const float *a, const float *b, u32 dims)
 	return vexfs_sqrt(vexfs_sum(&sum));
 }
 
-static double vexfs_cosine(const float *a, const float *b, u32 dims)
+static double vexfs_number(u64 bits)
 {
-	double norm = vexfs_sqrt(vexfs_inner(a, a, dims)) * vexfs_sqrt(vexfs_inner(b, b, dims));
+	double number;
 
-	return norm > 0 ? 1 - vexfs_inner(a, b, dims) / norm : 1;
+	memcpy(&number, &bits, sizeof(number));
+	return number;
 }
 
-u64 vexfs_score(u32 metric, const u32 *a, const u32 *b, u32 dims)
+static u64 vexfs_bits(double number)
 {
-	const float *x = (const float *)a, *y = (const float *)b;
-	double score;
 	u64 bits;
 
-	if (metric == VEXFS_METRIC_EUCLIDEAN)
-		score = vexfs_distance(x, y, dims);
-	else if (metric == VEXFS_METRIC_COSINE)
-		score = vexfs_cosine(x, y, dims);
-	else
-		score = -vexfs_inner(x, y, dims);
-	score += 0.0;		/* no negative zero: equal scores have equal bits */
-	memcpy(&bits, &score, sizeof(bits));
+	memcpy(&bits, &number, sizeof(bits));
 	return bits;
+}
+
+/* The length of a vector, which cosine needs and which stays while the vector does. */
+u64 vexfs_norm(const u32 *a, u32 dims)
+{
+	return vexfs_bits(vexfs_sqrt(vexfs_inner((const float *)a, (const float *)a, dims)));
+}
+
+u64 vexfs_score(u32 metric, const u32 *a, u64 norm_a, const u32 *b, u64 norm_b, u32 dims)
+{
+	const float *x = (const float *)a, *y = (const float *)b;
+	double score, norm;
+
+	if (metric == VEXFS_METRIC_EUCLIDEAN) {
+		score = vexfs_distance(x, y, dims);
+	} else if (metric == VEXFS_METRIC_COSINE) {
+		norm = vexfs_number(norm_a) * vexfs_number(norm_b);
+		score = norm > 0 ? 1 - vexfs_inner(x, y, dims) / norm : 1;
+	} else {
+		score = -vexfs_inner(x, y, dims);
+	}
+	return vexfs_bits(score + 0.0);	/* no negative zero: equal scores have equal bits */
 }

@@ -97,6 +97,11 @@ struct vexfs_sb_info {
 
 struct vexfs_dirhash;
 
+/* Every entry of a directory block, used or not; ends with @de NULL, or an error at damage. */
+#define vexfs_for_each_entry(de, dir, bh, offset)				\
+	for ((offset) = 0, (de) = vexfs_next_entry(dir, bh, &(offset));		\
+	     !IS_ERR_OR_NULL(de); (de) = vexfs_next_entry(dir, bh, &(offset)))
+
 /* What comes before extent_lock is zeroed for each new inode; the rest is set up once. */
 struct vexfs_inode_info {
 	struct vexfs_extent root[VEXFS_ROOT_EXTENTS];
@@ -187,6 +192,7 @@ bool vexfs_valid_run(struct super_block *sb, u64 start, u64 count);
 void vexfs_committed(journal_t *journal, transaction_t *transaction);
 int vexfs_load_groups(struct super_block *sb);
 struct buffer_head *vexfs_read_group(struct super_block *sb, u32 group);
+struct buffer_head *vexfs_change_group(handle_t *handle, struct super_block *sb, u32 group);
 bool vexfs_retry_alloc(struct super_block *sb, int err, int *retries);
 
 /* ialloc.c */
@@ -239,7 +245,8 @@ int vexfs_set_entry(handle_t *handle, struct inode *dir, struct buffer_head *bh,
 		    struct vexfs_dirent *de, struct inode *inode);
 int vexfs_remove_entry(handle_t *handle, struct inode *dir, const struct qstr *name);
 bool vexfs_dir_empty(struct inode *dir);
-int vexfs_dirent_check(struct inode *dir, struct buffer_head *bh, unsigned int offset);
+struct vexfs_dirent *vexfs_next_entry(struct inode *dir, struct buffer_head *bh,
+				      unsigned int *offset);
 u32 vexfs_name_hash(const char *name, unsigned int len);
 struct vexfs_dirhash *vexfs_dirhash_get(struct inode *dir);
 void vexfs_dirhash_drop(struct inode *dir);

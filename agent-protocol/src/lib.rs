@@ -32,9 +32,9 @@ pub use handshake::{HandshakeError, Secret};
 pub use message::{Event, Fault, FaultKind, FromAgent, Input, Reply, Request, RequestId, ToAgent};
 
 /// Oldest protocol version this build still speaks.
-pub const OLDEST_VERSION: u16 = 1;
+pub const OLDEST_VERSION: u16 = 2;
 /// Newest protocol version this build speaks. Raise it when a message changes its meaning or shape.
-pub const NEWEST_VERSION: u16 = 1;
+pub const NEWEST_VERSION: u16 = 2;
 
 /// vsock port the agent listens on.
 pub const AGENT_PORT: u32 = 5000;

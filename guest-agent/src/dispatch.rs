@@ -7,7 +7,7 @@ use agent_protocol::{Fault, FaultKind, FromAgent, Reply, Request, RequestId};
 
 use crate::flow::{Context, Queue};
 use crate::power::Afterwards;
-use crate::{Agent, clock, exec, files, info, kmsg, module, mount, power};
+use crate::{Agent, clock, exec, files, info, kmsg, module, mount, power, reclaim};
 
 /// Does one request and sends its reply.
 pub async fn answer(
@@ -78,6 +78,7 @@ async fn act(
             Request::Sync => power::sync().await,
             Request::Power { action, how } => power::end(action, how, afterwards).await,
             Request::SysRq { key } => power::sysrq(key, afterwards).await,
+            Request::Reclaim { caches } => reclaim::reclaim(caches).await,
         }
     };
     tokio::select! {

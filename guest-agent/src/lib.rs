@@ -37,6 +37,7 @@ pub mod module;
 pub mod mount;
 pub mod power;
 mod raw;
+pub mod reclaim;
 
 use std::sync::Mutex;
 use std::time::Instant;

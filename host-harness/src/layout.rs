@@ -59,9 +59,19 @@ impl Layout {
         self.out.join("reports")
     }
 
+    /// `out/bundle`: everything of a run, laid out for download.
+    pub fn bundle(&self) -> PathBuf {
+        self.out.join("bundle")
+    }
+
     /// `out/reports/dossiers`: a folder for each failure.
     pub fn dossiers(&self) -> PathBuf {
         self.reports().join("dossiers")
+    }
+
+    /// `out/history.redb`: what earlier runs found.
+    pub fn history(&self) -> PathBuf {
+        self.out.join("history.redb")
     }
 
     /// `out/logs`: consoles and build logs.

@@ -222,10 +222,11 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
     let dossier = match setup.dossiers.wants(&outcome) {
         true => {
             let last_words = remains.last_words();
+            let exhibits = remains.exhibits.files().to_vec();
             let found = dossier::Case {
                 case: &case,
                 about: check.about,
-                deadline: check.deadline,
+                deadline: check.deadline(),
                 took,
                 outcome: &outcome,
                 findings: &evidence.findings,
@@ -238,6 +239,7 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
                 kernel_log: &evidence.kernel_log,
                 image: &setup.image,
                 tools: &setup.tools,
+                exhibits: &exhibits,
                 boot_deadline: setup.boot_deadline,
             };
             Some(
@@ -294,7 +296,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
         Ok(()) => {
             let begin = Instant::now();
             let mut story = (check.story)(lab);
-            match tokio::time::timeout(check.deadline, &mut story).await {
+            match tokio::time::timeout(check.deadline(), &mut story).await {
                 Ok(told) => {
                     drop(story);
                     lab.spent.story = begin.elapsed();
@@ -304,7 +306,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines, pace).await;
                     drop(story);
-                    let title = overrun(check.start, check.deadline);
+                    let title = overrun(check.start, check.deadline());
                     return Err(lab.overran(title, words));
                 }
             }

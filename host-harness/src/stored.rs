@@ -50,6 +50,10 @@ impl Basis {
                 "boot deadline",
                 format!("{} s", setup.boot_deadline.as_secs()),
             ),
+            (
+                "agent deadline",
+                format!("{} s", setup.agent_deadline.as_secs()),
+            ),
             ("counts", format!("{:?}", Scale::of_environment())),
         ];
         Basis(facts.map(|(name, value)| (name.to_owned(), value)).into())
@@ -122,6 +126,34 @@ fn read(dir: &Path) -> Result<Stored, String> {
         return Err("the stored verdict is of another format".into());
     }
     Ok(stored)
+}
+
+/// A verdict, for a reader.
+#[derive(Debug)]
+pub struct Verdict {
+    /// SHA-256 of the image's disk it is about.
+    pub image: String,
+    /// What the host was like, in words.
+    pub host: Vec<(String, String)>,
+    /// Every result, and when it was kept, in seconds since the epoch.
+    pub results: Vec<(u64, CaseResult)>,
+}
+
+/// The verdict beside the image in `dir`, whatever it is.
+///
+/// # Errors
+/// Why there is none, as a sentence.
+pub fn verdict(dir: &Path) -> Result<Verdict, String> {
+    let stored = read(dir)?;
+    Ok(Verdict {
+        image: stored.basis.0.get("image").cloned().unwrap_or_default(),
+        host: stored.host,
+        results: stored
+            .cases
+            .into_iter()
+            .map(|case| (case.at, case.result))
+            .collect(),
+    })
 }
 
 /// The stored results of these checks, and when the oldest of them was kept (seconds since the

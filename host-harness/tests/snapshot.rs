@@ -11,7 +11,7 @@ use host_harness::agent::{Client, ExecSpec};
 use host_harness::checks::counts::Scale;
 use host_harness::dossier::Policy;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Setup};
+use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::machine::Death;
 use host_harness::snapshot::{Fork, Snapshot};
@@ -82,6 +82,7 @@ async fn snapshot() -> Result<Snapshot, Failed> {
         image,
         tools,
         boot_deadline,
+        agent_deadline: FIRST_ANSWER,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,

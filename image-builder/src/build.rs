@@ -85,7 +85,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
         source_digest: source.digest,
         source_origin: source.origin,
         versions: Versions::ask(&site).await?,
-        rustc: rustc(&site, &request.workspace).await?,
+        rustc: programs::rustc(&site, programs::STAGE, &request.workspace).await?,
     };
     let plan = made_from.plan()?;
     let stages = plan.names();
@@ -223,11 +223,6 @@ fn check(request: &BuildRequest, recipe: &Recipe, variant: &Variant) -> Result<u
 fn disk_bytes(size: &str) -> Option<u64> {
     let bytes = cache::parse_size(size)?;
     ((1 << 30)..=(64 << 40)).contains(&bytes).then_some(bytes)
-}
-
-async fn rustc(site: &Site<'_>, workspace: &Path) -> Result<String, BuildError> {
-    let command = Site::program("rustc").arg("-vV").current_dir(workspace);
-    site.output(programs::STAGE, command).await
 }
 
 /// Resolves the packages of a build to exact versions.

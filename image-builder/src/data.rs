@@ -44,6 +44,15 @@ pub(crate) struct PackageList {
 pub(crate) struct ToolPrograms {
     pub(crate) packages: Vec<String>,
     pub(crate) programs: Vec<PathBuf>,
+    pub(crate) crates: Vec<CrateProgram>,
+}
+
+/// A program from the Rust crate registry, of the same name as its crate.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CrateProgram {
+    pub(crate) name: String,
+    pub(crate) version: String,
 }
 
 /// How the base differs from what its packages install.

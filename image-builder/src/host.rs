@@ -96,6 +96,24 @@ pub(crate) async fn require_namespaces(site: &Site<'_>) -> Result<(), BuildError
     }
 }
 
+/// Checks that the C compiler finds a static library.
+pub(crate) fn require_library(
+    found: &str,
+    file: &'static str,
+    package: &'static str,
+) -> Result<(), BuildError> {
+    // `cc -print-file-name` repeats the name of what it does not find.
+    match Path::new(found.trim()).is_absolute() {
+        true => Ok(()),
+        false => Err(BuildError::MissingTools {
+            missing: vec![MissingTool {
+                program: file,
+                package,
+            }],
+        }),
+    }
+}
+
 /// Which file a program is: where, how big, how old. Another version is another file.
 pub(crate) fn identity(program: &str) -> Option<String> {
     let file = find(program, &path())?;

@@ -1,5 +1,6 @@
 //! A finished image on disk.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -74,8 +75,9 @@ impl Image {
             })
     }
 
-    /// Notes that the disk was hashed as it is now and fits the manifest.
-    pub(crate) fn remember(&self) {
+    /// Notes that the disk was hashed as it is now and fits the manifest: for whoever has changed its
+    /// file's times and not its content, by linking it elsewhere.
+    pub fn remember(&self) {
         let stamp = self.stamp(&self.manifest.disk).ok();
         if let Some(Ok(bytes)) = stamp.map(|stamp| serde_json::to_vec(&stamp)) {
             // A read-only image directory only costs the shortcut.
@@ -107,26 +109,42 @@ impl Image {
     /// # Errors
     /// Those of [`Image::open`] for the one found: a damaged image is an error, not an absence.
     pub fn find(out_dir: &Path, variant: &str) -> Result<Option<Image>, BuildError> {
-        let images = out_dir.join("images");
+        Image::find_in(&out_dir.join("images"), variant)
+    }
+
+    /// The same, in the folder that holds the images' own folders.
+    ///
+    /// # Errors
+    /// Those of [`Image::find`].
+    pub fn find_in(images: &Path, variant: &str) -> Result<Option<Image>, BuildError> {
         let prefix = format!("vexfs-{variant}-");
-        let entries = match fs::read_dir(&images) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(BuildError::io("list", images)(error)),
-        };
-        let mut found: Vec<(Vec<u64>, PathBuf)> = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(BuildError::io("list", &images))?;
-            let name = entry.file_name();
-            let Some(version) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else {
-                continue;
-            };
-            if entry.path().join(MANIFEST).is_file() {
-                found.push((version_order(version), entry.path()));
-            }
+        let newest = folders(images)?
+            .into_iter()
+            .filter_map(|dir| {
+                let name = dir.file_name()?.to_str()?;
+                Some((version_order(name.strip_prefix(&prefix)?), dir))
+            })
+            .max();
+        newest.map(|(_, dir)| Image::open(dir)).transpose()
+    }
+
+    /// Every variant's newest image in a folder, by name.
+    ///
+    /// # Errors
+    /// Those of [`Image::open`] for any of them.
+    pub fn all(images: &Path) -> Result<Vec<Image>, BuildError> {
+        let mut variants = BTreeSet::new();
+        for dir in folders(images)? {
+            variants.insert(Image::read(dir)?.manifest.variant);
         }
-        found.sort();
-        found.pop().map(|(_, dir)| Image::open(dir)).transpose()
+        let found = variants
+            .iter()
+            .map(|variant| Image::find_in(images, variant));
+        Ok(found
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect())
     }
 
     /// Reads the manifest without looking at the disk's content.
@@ -195,6 +213,26 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// The folders of images in a folder; none in one that is not there.
+fn folders(images: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let entries = match fs::read_dir(images) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(BuildError::io("list", images)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let dir = entry.map_err(BuildError::io("list", images))?.path();
+        let hidden = dir
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && dir.join(MANIFEST).is_file() {
+            found.push(dir);
+        }
+    }
+    Ok(found)
 }
 
 /// `1.10.0` is newer than `1.9.0`; anything that is no number sorts first.

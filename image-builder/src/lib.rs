@@ -42,6 +42,7 @@ mod store;
 mod tree;
 mod verify;
 mod versions;
+mod workshop;
 
 pub use build::build;
 pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
@@ -60,3 +61,4 @@ pub use source_config::SourceConfig;
 pub use stages::faults::faults;
 pub use stages::tools_disk::tools_disk;
 pub use verify::{Finding, sign, verify};
+pub use workshop::{Installed, Product, Workshop, WorkshopRequest};

@@ -76,7 +76,7 @@ impl MadeFrom<'_> {
     pub(crate) fn plan(&self) -> Result<Plan, BuildError> {
         let release = &self.packages.kernel.release;
         let stage = |name, inputs| Stage { name, inputs };
-        let programs = programs::inputs(&self.request.workspace, &self.rustc)?;
+        let programs = programs::inputs(&programs::IMAGE, &self.request.workspace, &self.rustc)?;
         let programs = stage(programs::STAGE, programs);
         let base = stage(base::STAGE, self.base().inputs()?);
         let builder = builder::inputs(&self.packages.builder.1, release);
@@ -154,7 +154,12 @@ impl MadeFrom<'_> {
             let module = module::make(site, &plan.module, source, &builder, release).await?;
             Ok((builder, module))
         };
-        let programs = programs::make(site, &plan.programs, &self.request.workspace);
+        let programs = programs::make(
+            site,
+            &programs::IMAGE,
+            &plan.programs,
+            &self.request.workspace,
+        );
         let sources = async {
             match &plan.sources {
                 Some(stage) => vexctl_source::make(site, stage, &self.request.workspace)
@@ -304,7 +309,7 @@ impl Made {
 
 /// Digests of our programs; their version is the workspace's.
 fn programs(entry: &Entry) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
-    let records = programs::PROGRAMS.iter().map(|(_, program)| {
+    let records = programs::IMAGE.programs.iter().map(|(_, program)| {
         let path = entry.dir.join(program);
         let file = image::file_record(&path).map_err(BuildError::io("read", path))?;
         let record = ProgramRecord {

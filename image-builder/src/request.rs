@@ -121,6 +121,9 @@ pub struct ToolsRequest {
     /// Further programs to put into the disk's `/bin`: host files, which must be static or need
     /// only libraries the disk has.
     pub programs: Vec<PathBuf>,
+    /// With what only checks of the full tier use: pjdfstest and fsx from the Rust crate registry, and
+    /// `vexfs-proof`. Compiling them takes two minutes, once.
+    pub full: bool,
     /// As [`BuildRequest::verbose`].
     pub verbose: bool,
 }
@@ -135,6 +138,7 @@ impl ToolsRequest {
             out_dir,
             mirror: None,
             programs: Vec::new(),
+            full: false,
             verbose: false,
             workspace,
         }

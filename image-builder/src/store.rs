@@ -58,7 +58,22 @@ struct Stamps(BTreeMap<String, (u64, i64, i64)>);
 pub(crate) struct Entry {
     pub(crate) dir: PathBuf,
     pub(crate) record: StageRecord,
-    _lease: Flock<File>,
+    _lease: Option<Flock<File>>,
+}
+
+impl Entry {
+    /// A directory like an entry's, of which somebody else sees to it that it stays.
+    pub(crate) fn borrowed(name: &str, dir: PathBuf) -> Entry {
+        Entry {
+            dir,
+            record: StageRecord {
+                name: name.into(),
+                key: String::new(),
+                seconds: 0.0,
+            },
+            _lease: None,
+        }
+    }
 }
 
 /// What a build finds that wants an entry.
@@ -82,7 +97,7 @@ impl Site<'_> {
         let home = self.cache.join(stage.name);
         fs::create_dir_all(&home).map_err(BuildError::io("make", &home))?;
         let dir = home.join(&key);
-        let lock = match self.claim(stage, &key, &dir).await? {
+        let lock = match self.claim(stage.name, &key, &dir).await? {
             Claim::Use(entry) => {
                 self.progress.event(&BuildEvent::StageCached {
                     stage: stage.name.into(),
@@ -131,20 +146,28 @@ impl Site<'_> {
             stage: stage.name.into(),
             seconds,
         });
-        Ok(entry(stage, key, dir, seconds, lock))
+        Ok(entry(stage.name, key, dir, seconds, lock))
+    }
+
+    /// The entry of a stage under a key that is known already, when it is still there and whole.
+    pub(crate) async fn find(&self, name: &'static str, key: &str) -> Option<Entry> {
+        let dir = self.cache.join(name).join(key);
+        let lease = try_lock(&lock_of(&dir), FlockArg::LockSharedNonblock).ok()??;
+        let done = whole(&dir).await?;
+        self.progress
+            .event(&BuildEvent::StageCached { stage: name.into() });
+        Some(used(name, key, &dir, &done, lease))
     }
 
     /// The entry, or the right to make it; waits while another build makes it.
-    async fn claim(&self, stage: &Stage, key: &str, dir: &Path) -> Result<Claim, BuildError> {
+    async fn claim(&self, name: &str, key: &str, dir: &Path) -> Result<Claim, BuildError> {
         let path = lock_of(dir);
         let mut news = News::default();
         loop {
             if let Some(lease) = try_lock(&path, FlockArg::LockSharedNonblock)?
                 && let Some(done) = whole(dir).await
             {
-                touch(&dir.join(DONE));
-                let entry = entry(stage, key.into(), dir.to_owned(), done.seconds, lease);
-                return Ok(Claim::Use(entry));
+                return Ok(Claim::Use(used(name, key, dir, &done, lease)));
             }
             if let Some(lock) = try_lock(&path, FlockArg::LockExclusiveNonblock)?
                 && whole(dir).await.is_none()
@@ -216,15 +239,21 @@ pub(crate) fn lock_of(dir: &Path) -> PathBuf {
     dir.with_extension("lock")
 }
 
-fn entry(stage: &Stage, key: String, dir: PathBuf, seconds: f64, lease: Flock<File>) -> Entry {
+/// An entry that was there, marked as used just now.
+fn used(name: &str, key: &str, dir: &Path, done: &Done, lease: Flock<File>) -> Entry {
+    touch(&dir.join(DONE));
+    entry(name, key.to_owned(), dir.to_owned(), done.seconds, lease)
+}
+
+fn entry(name: &str, key: String, dir: PathBuf, seconds: f64, lease: Flock<File>) -> Entry {
     Entry {
         dir,
         record: StageRecord {
-            name: stage.name.into(),
+            name: name.into(),
             key,
             seconds,
         },
-        _lease: lease,
+        _lease: Some(lease),
     }
 }
 

@@ -110,6 +110,95 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What [`update`] did to a copy.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Update {
+    /// Files that are new or differ, relative to the tree, in order.
+    pub(crate) changed: Vec<PathBuf>,
+    /// All that is in the copy from now on.
+    pub(crate) all: Vec<PathBuf>,
+}
+
+/// Brings a copy that [`copy`] or an earlier call made up to date, touching only what differs: what
+/// was made from the rest stays newer than it. What is gone from the tree stays in the copy.
+pub(crate) fn update(from: &Path, to: &Path) -> io::Result<Update> {
+    let mut update = Update::default();
+    for entry in list(from)? {
+        let (source, target) = (from.join(&entry.path), to.join(&entry.path));
+        let changed = match &entry.kind {
+            Kind::File { executable } => update_file(&source, &target, *executable)?,
+            Kind::Link { target: points_to } => {
+                let same = fs::read_link(&target).is_ok_and(|old| old == *points_to);
+                if !same {
+                    make_room(&target)?;
+                    symlink(points_to, &target)?;
+                }
+                !same
+            }
+        };
+        if changed {
+            update.changed.push(entry.path.clone());
+        }
+        update.all.push(entry.path);
+    }
+    Ok(update)
+}
+
+/// Whether [`update`] would find nothing to do, for a copy that has these files.
+pub(crate) fn is_current(from: &Path, to: &Path, all: &[PathBuf]) -> io::Result<bool> {
+    let entries = list(from)?;
+    if entries.len() != all.len() || entries.iter().zip(all).any(|(a, b)| a.path != *b) {
+        return Ok(false);
+    }
+    for Entry { path, kind } in entries {
+        let same = match kind {
+            Kind::File { executable } => {
+                is_same(&fs::read(from.join(&path))?, &to.join(&path), executable)
+            }
+            Kind::Link { target } => fs::read_link(to.join(&path)).is_ok_and(|old| old == target),
+        };
+        if !same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn update_file(source: &Path, target: &Path, executable: bool) -> io::Result<bool> {
+    let content = fs::read(source)?;
+    let same = is_same(&content, target, executable);
+    if !same {
+        make_room(target)?;
+        fs::write(target, content)?;
+        fs::set_permissions(target, fs::Permissions::from_mode(mode(executable)))?;
+    }
+    Ok(!same)
+}
+
+fn mode(executable: bool) -> u32 {
+    if executable { 0o755 } else { 0o644 }
+}
+
+fn is_same(content: &[u8], target: &Path, executable: bool) -> bool {
+    fs::symlink_metadata(target).is_ok_and(|old| {
+        old.is_file()
+            && old.permissions().mode() & 0o777 == mode(executable)
+            && old.len() == content.len() as u64
+            && fs::read(target).is_ok_and(|old| old == content)
+    })
+}
+
+fn make_room(target: &Path) -> io::Result<()> {
+    if let Some(dir) = target.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    match fs::symlink_metadata(target) {
+        Ok(old) if old.is_dir() => fs::remove_dir_all(target),
+        Ok(_) => fs::remove_file(target),
+        Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +254,41 @@ mod tests {
             digest(to.path()).expect("other")
         );
         assert!(!to.path().join("super.o").exists());
+    }
+
+    #[test]
+    fn an_update_touches_only_what_differs() {
+        let dir = tree();
+        let to = tempfile::tempdir().expect("a temporary directory");
+        let first = update(dir.path(), to.path()).expect("an update");
+        assert_eq!(first.changed, first.all);
+        let current = || is_current(dir.path(), to.path(), &first.all).expect("readable");
+        assert!(current());
+        assert_eq!(
+            digest(dir.path()).expect("one"),
+            digest(to.path()).expect("other")
+        );
+        let age = |name: &str| {
+            let meta = fs::metadata(to.path().join(name)).expect("a file");
+            meta.modified().expect("a time")
+        };
+        let before = (age("super.c"), age("uapi/vexfs.h"));
+        fs::write(dir.path().join("super.c"), "int z;").expect("a file");
+        fs::write(to.path().join("super.o"), "made").expect("a file");
+        assert!(!current());
+        let second = update(dir.path(), to.path()).expect("an update");
+        assert_eq!(second.changed, [PathBuf::from("super.c")]);
+        assert_eq!(age("uapi/vexfs.h"), before.1);
+        assert!(to.path().join("super.o").exists());
+        assert!(
+            update(dir.path(), to.path())
+                .expect("an update")
+                .changed
+                .is_empty()
+        );
+        fs::remove_file(dir.path().join("super.c")).expect("removed");
+        symlink("uapi/vexfs.h", dir.path().join("super.c")).expect("a link");
+        let third = update(dir.path(), to.path()).expect("an update");
+        assert_eq!(third.changed, [PathBuf::from("super.c")]);
     }
 }

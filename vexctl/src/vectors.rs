@@ -149,34 +149,63 @@ pub fn search(dir: &File, query: &[f32], metric: Metric, k: usize) -> io::Result
     Ok((hits, arg.scanned))
 }
 
-/// The score the kernel gives, computed here with the same operations in the same order.
-#[must_use]
-pub fn score(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
-    let (mut dot, mut aa, mut bb) = ([0f64; 4], [0f64; 4], [0f64; 4]);
-    for (i, (x, y)) in a.iter().zip(b).enumerate() {
-        let (x, y, lane) = (f64::from(*x), f64::from(*y), i % 4);
-        if metric == Metric::Euclidean {
-            aa[lane] += (x - y) * (x - y);
-        } else {
-            dot[lane] += x * y;
-            aa[lane] += x * x;
-            bb[lane] += y * y;
+/// A vector others are compared with as the kernel does it: the same operations in the same order.
+#[derive(Debug)]
+pub struct Query<'a> {
+    metric: Metric,
+    numbers: &'a [f32],
+    norm: f64,
+}
+
+impl<'a> Query<'a> {
+    /// What does not depend on the others is computed once.
+    #[must_use]
+    pub fn new(metric: Metric, numbers: &'a [f32]) -> Self {
+        let norm = sum(numbers, numbers, |x, y| x * y).sqrt();
+        Self {
+            metric,
+            numbers,
+            norm,
         }
     }
-    let sum = |lanes: [f64; 4]| (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-    let score = match metric {
-        Metric::Euclidean => sum(aa).sqrt(),
-        Metric::Inner => -sum(dot),
-        Metric::Cosine => {
-            let norm = sum(aa).sqrt() * sum(bb).sqrt();
-            if norm > 0.0 {
-                1.0 - sum(dot) / norm
-            } else {
-                1.0
+
+    /// How far a vector of the same length is; smaller is nearer.
+    #[must_use]
+    pub fn score(&self, other: &[f32]) -> f64 {
+        let product = |x, y| x * y;
+        let score = match self.metric {
+            Metric::Euclidean => {
+                sum(self.numbers, other, |x: f64, y: f64| (x - y) * (x - y)).sqrt()
             }
+            Metric::Inner => -sum(self.numbers, other, product),
+            Metric::Cosine => match self.norm * sum(other, other, product).sqrt() {
+                norm if norm > 0.0 => 1.0 - sum(self.numbers, other, product) / norm,
+                _ => 1.0,
+            },
+        };
+        score + 0.0
+    }
+}
+
+/// Four lanes of binary64, as `vexfs/uapi/vexfs.h` prescribes.
+fn sum(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut lanes = [0f64; 4];
+    let mut add = |a: &[f32], b: &[f32]| {
+        for (lane, (x, y)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += term(f64::from(*x), f64::from(*y));
         }
     };
-    score + 0.0
+    let (whole, rest) = a.as_chunks::<4>();
+    let (other, tail) = b.as_chunks::<4>();
+    whole.iter().zip(other).for_each(|(a, b)| add(a, b));
+    add(rest, tail);
+    (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+}
+
+/// The score the kernel gives two vectors of one length, see [`Query`].
+#[must_use]
+pub fn score(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    Query::new(metric, a).score(b)
 }
 
 #[cfg(test)]

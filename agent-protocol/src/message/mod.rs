@@ -190,6 +190,13 @@ pub enum Request {
         /// ASCII letter or digit, for example `b'w'` (blocked tasks) or `b'l'` (all CPUs).
         key: u8,
     },
+    /// Have the kernel give back what it only keeps: sync(2), all clean caches
+    /// (`/proc/sys/vm/drop_caches`), and the free objects of the slab caches whose name begins with
+    /// `caches`. Answered by [`Reply::Reclaimed`].
+    Reclaim {
+        /// Beginning of the names below `/sys/kernel/slab`; not empty.
+        caches: String,
+    },
 }
 
 /// How a request ended well.
@@ -218,6 +225,12 @@ pub enum Reply {
     Mark {
         /// Sequence number the next record will have, or the first one not sent.
         next: u64,
+    },
+    /// To [`Request::Reclaim`].
+    Reclaimed {
+        /// Names of those slab caches that SLUB has merged with one of another owner.
+        #[serde(deserialize_with = "bounded::list")]
+        merged: Vec<String>,
     },
 }
 

@@ -72,6 +72,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::ListModules),
         Just(Request::KmsgMark),
         Just(Request::Sync),
+        any::<String>().prop_map(|caches| Request::Reclaim { caches }),
         exec(),
         (path(), any::<u32>()).prop_map(|(path, mode)| Request::PutFile { path, mode }),
         (path(), any::<u64>(), any::<Option<u64>>()).prop_map(|(path, offset, limit)| {
@@ -270,6 +271,8 @@ fn reply() -> impl Strategy<Value = Reply> {
         stat().prop_map(Reply::Stat),
         proptest::collection::vec(module(), 0..20).prop_map(Reply::Modules),
         any::<u64>().prop_map(|next| Reply::Mark { next }),
+        proptest::collection::vec(any::<String>(), 0..4)
+            .prop_map(|merged| Reply::Reclaimed { merged }),
     ]
 }
 

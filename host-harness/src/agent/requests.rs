@@ -242,6 +242,25 @@ impl Client {
         self.order(Request::Sync, deadline).await
     }
 
+    /// Has the kernel give back what it only keeps: dirty data, clean caches, free slab objects of the
+    /// caches whose name begins with `caches`. Returns the names of those that are merged with a cache
+    /// of another owner.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn reclaim(
+        &self,
+        caches: &str,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Vec<String>, AgentError> {
+        let caches = caches.to_owned();
+        self.ask(Request::Reclaim { caches }, deadline, |reply| match reply {
+            Reply::Reclaimed { merged } => Some(merged),
+            _ => None,
+        })
+        .await
+    }
+
     /// Begins an orderly reboot.
     ///
     /// # Errors

@@ -192,6 +192,7 @@ pub(super) fn describe(request: &Request) -> String {
         Request::Sync => "sync".to_owned(),
         Request::Power { action, how } => format!("{how:?} {action:?}").to_lowercase(),
         Request::SysRq { key } => format!("sysrq {}", key.escape_ascii()),
+        Request::Reclaim { caches } => format!("reclaim caches, slabs of {caches}"),
     }
 }
 
@@ -209,5 +210,7 @@ fn summary(reply: &Reply) -> String {
         ),
         Reply::Modules(modules) => format!("{} modules", modules.len()),
         Reply::Mark { next } => format!("next record {next}"),
+        Reply::Reclaimed { merged } if merged.is_empty() => "done".to_owned(),
+        Reply::Reclaimed { merged } => format!("done; merged: {}", merged.join(", ")),
     }
 }

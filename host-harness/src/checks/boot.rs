@@ -1,12 +1,43 @@
 //! The image comes up, and comes up the same every time.
 
+use std::time::Instant;
+
 use crate::lab::{Boot, Failure, Guest, Lab};
 
-/// Every unit that should run runs, and systemd says that it is done.
+/// Every unit that should run runs, and systemd says that it is done. The report says when that was,
+/// by the host's clock from power-on and by the guest's from its kernel's start; how long it may take is
+/// the deadline's to say.
 pub async fn settles(lab: &mut Lab) -> Result<(), Failure> {
+    let begin = Instant::now();
     let guest = lab.boot(Boot::invited()).await?;
+    lab.fact(
+        "agent-seconds",
+        format!("{:.1}", begin.elapsed().as_secs_f64()),
+    );
     lab.point("booted", &guest).await?;
     settled(&guest).await?;
+    lab.fact(
+        "settled-seconds",
+        format!("{:.1}", begin.elapsed().as_secs_f64()),
+    );
+    let finished = guest
+        .sh("systemctl show --property=FinishTimestampMonotonic --value")
+        .await?;
+    match finished.trim().parse::<f64>() {
+        Ok(microseconds) if microseconds > 0.0 => {
+            lab.fact(
+                "settled-guest-seconds",
+                format!("{:.1}", microseconds / 1e6),
+            );
+        }
+        _ => {
+            return Err(Failure::check(
+                "boot",
+                "systemd does not say when the boot was over",
+                finished,
+            ));
+        }
+    }
     guest.power_off().await
 }
 
@@ -35,14 +66,15 @@ pub(super) async fn settled(guest: &Guest) -> Result<(), Failure> {
 }
 
 /// What a boot leaves that must not depend on which boot it was. Left out: `systemd-fsckd`, which
-/// ends by itself half a minute after the checks of the disks, and the mounts of credentials. udev goes on loading modules after
+/// ends by itself half a minute after the checks of the disks, the mounts of credentials, and the order of
+/// mounts: systemd makes those of fstab side by side. udev goes on loading modules after
 /// systemd is done, so it is waited for.
 async fn portrait(guest: &Guest) -> Result<String, Failure> {
     guest
         .sh("udevadm settle --timeout=60
              uname -r
              sed 's/ *$//' /proc/cmdline
-             findmnt --real --noheadings --output TARGET,FSTYPE,OPTIONS
+             findmnt --real --list --noheadings --output TARGET,FSTYPE,OPTIONS | sort
              lsblk --noheadings --output NAME,SIZE,FSTYPE /dev/vda
              systemctl list-units --type service,socket,mount --state active,failed --plain --no-legend \
                | awk '{print $1}' | grep -v -e '^run-credentials' -e '^systemd-fsckd' | sort
@@ -89,4 +121,52 @@ pub async fn boots_twice(lab: &mut Lab) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Where the file system under test is mounted at every boot.
+const KEPT: &str = "/srv/kept";
+
+/// What was written is there after a reboot and after a power-off, each in good order, and the file
+/// system that `/etc/fstab` names is mounted again without anybody's help.
+pub async fn power_cycle(lab: &mut Lab) -> Result<(), Failure> {
+    let guest = lab.boot(Boot::invited()).await?;
+    settled(&guest).await?;
+    let disk = guest.fresh_disk(lab).await?;
+    let fstype = lab.source().fstype.clone();
+    guest
+        .sh(&format!(
+            "mkdir -p {KEPT}
+             echo '{disk} {KEPT} {fstype} defaults,nofail 0 0' >> /etc/fstab
+             systemctl daemon-reload; systemctl restart vexfs.service
+             findmnt {KEPT}
+             head -c 3000001 /dev/urandom > {KEPT}/first; sha256sum {KEPT}/first > /etc/kept.sha256"
+        ))
+        .await?;
+    lab.point("written", &guest).await?;
+    let guest = lab.reboot(guest).await?;
+    still_kept(&guest, "a reboot").await?;
+    guest
+        .sh(&format!(
+            "head -c 40961 /dev/urandom > {KEPT}/second; sha256sum {KEPT}/second >> /etc/kept.sha256"
+        ))
+        .await?;
+    lab.point("rebooted", &guest).await?;
+    guest.power_off().await?;
+    let guest = lab.power_up(guest).await?;
+    still_kept(&guest, "a power-off").await?;
+    guest.power_off().await
+}
+
+async fn still_kept(guest: &Guest, after: &str) -> Result<(), Failure> {
+    settled(guest).await?;
+    let look = format!("findmnt {KEPT} && sha256sum --check --quiet /etc/kept.sha256");
+    let look = guest.exec(["/bin/sh", "-euc", &look]).await?;
+    if look.success() {
+        return Ok(());
+    }
+    Err(Failure::check(
+        "content",
+        format!("what was written is not there after {after}"),
+        format!("{}{}", look.stdout_text(), look.stderr_text()),
+    ))
 }

@@ -1,5 +1,6 @@
 //! The file system as a user meets it: make it, mount it, trust it with data.
 
+use super::limits::busy;
 use crate::lab::{Failure, Lab, SCRATCH};
 
 /// A fresh file system mounts by its type name, is empty, and unmounts.
@@ -78,10 +79,11 @@ pub async fn write_remount_compare(lab: &mut Lab) -> Result<(), Failure> {
     mount.unmount(&guest).await
 }
 
-/// Mounts, finds what all earlier rounds wrote, writes one line more, unmounts; many times.
+/// On a busy system: mounts, finds what all earlier rounds wrote, writes one line more, unmounts; many times.
 pub async fn mount_cycles(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
     let rounds = lab.count("mount_cycles")?;
+    let busy = busy(&guest.tool(lab, "stress-ng").await?);
     let mount = guest.fresh_mount(lab).await?;
     let dir = mount.path().to_owned();
     guest.sh(&format!(": > {dir}/rounds")).await?;
@@ -91,7 +93,8 @@ pub async fn mount_cycles(lab: &mut Lab) -> Result<(), Failure> {
         let again = lab.source().mount_command(SCRATCH, &dir);
         guest
             .sh(&format!(
-                "for round in $(seq {from} {to}); do
+                "{busy}
+                 for round in $(seq {from} {to}); do
                    {again}
                    seen=$(wc -l < {dir}/rounds)
                    [ $seen -eq $((round - 1)) ] || {{ echo \"round $round finds $seen lines\"; exit 1; }}

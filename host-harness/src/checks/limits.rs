@@ -6,18 +6,7 @@ use crate::lab::{Failure, Guest, Lab, Mount, SCRATCH};
 /// Unmounts and has the source tree's own checker look at the disk.
 async fn unmount_clean(lab: &Lab, guest: &Guest, mount: Mount) -> Result<(), Failure> {
     mount.unmount(guest).await?;
-    let fsck = lab.source().fsck.join(" ");
-    let output = guest
-        .exec(["/bin/sh", "-euc", &format!("{fsck} {SCRATCH}")])
-        .await?;
-    if output.success() {
-        return Ok(());
-    }
-    Err(Failure::check(
-        "fsck",
-        format!("`{fsck}` after unmounting {}", output.ending()),
-        format!("{}{}", output.stdout_text(), output.stderr_text()),
-    ))
+    guest.fsck_clean(lab).await
 }
 
 /// Fills the disk until ENOSPC, deletes everything, and finds all room free again.
@@ -185,6 +174,15 @@ pub async fn rename_storm(lab: &mut Lab) -> Result<(), Failure> {
     unmount_clean(lab, &guest, mount).await
 }
 
+/// The beginning of a script during which the system is busy: memory, and traffic on the root file system.
+pub(super) fn busy(stress: &str) -> String {
+    format!(
+        "{stress} --quiet --temp-path /var/tmp --hdd 1 --hdd-bytes 8m --vm 1 --vm-bytes 64m &
+         load=$!
+         trap 'kill $load; wait $load 2>/dev/null || true' EXIT"
+    )
+}
+
 /// The module is loaded, used and unloaded again and again while the system is busy.
 pub async fn module_reload(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
@@ -196,12 +194,10 @@ pub async fn module_reload(lab: &mut Lab) -> Result<(), Failure> {
     mount.unmount(&guest).await?;
     let module = lab.source().module.clone();
     let again = lab.source().mount_command(SCRATCH, &dir);
-    // Memory and disk traffic on the root file system meanwhile.
+    let busy = busy(&stress);
     guest
         .sh(&format!(
-            "{stress} --quiet --temp-path /var/tmp --hdd 1 --hdd-bytes 8m --vm 1 --vm-bytes 64m --timeout 280 &
-             load=$!
-             trap 'kill $load; wait $load 2>/dev/null || true' EXIT
+            "{busy}
              for round in $(seq {rounds}); do
                rmmod {module}; [ ! -d /sys/module/{module} ]
                modprobe {module}

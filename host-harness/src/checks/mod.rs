@@ -5,6 +5,7 @@
 //! to QEMU. How machines come about is the [`Lab`]'s work, who judges is the runner's.
 
 mod boot;
+mod corners;
 pub mod counts;
 mod filesystem;
 mod firstboot;
@@ -14,6 +15,8 @@ mod invitation;
 mod limits;
 mod load;
 mod module;
+mod performance;
+mod proof;
 mod secrets;
 mod service;
 mod vexctl;
@@ -74,8 +77,11 @@ pub struct Check {
     pub tier: Tier,
     /// The machine it needs.
     pub start: Start,
-    /// Longest time it may take on a settled guest under emulation, kept by the host.
+    /// Longest time it may take on a settled guest under emulation, kept by the host; with the
+    /// reduced counts of CI.
     pub deadline: Duration,
+    /// The same with the nightly counts, where those take longer than that.
+    pub nightly: Option<Duration>,
     /// What it does.
     pub story: for<'a> fn(&'a mut Lab) -> Telling<'a>,
     /// Capabilities of the file system it needs; where the source tree says that one is lacking
@@ -89,6 +95,14 @@ pub struct Check {
 }
 
 impl Check {
+    /// Longest time it may take in this process, by what it is to count.
+    pub fn deadline(&self) -> Duration {
+        match (counts::Scale::of_environment(), self.nightly) {
+            (Ok(counts::Scale::Whole), Some(nightly)) => nightly,
+            _ => self.deadline,
+        }
+    }
+
     /// Its name in test filters and reports, on the image of a variant.
     pub fn case_name(&self, variant: &str) -> String {
         format!("{variant}::{}::{}", self.tier, self.name)
@@ -138,6 +152,7 @@ macro_rules! checks {
                 tier: Tier::$tier,
                 start: Start::$start,
                 deadline: Duration::from_secs($deadline),
+                nightly: None,
                 story: |lab| Box::pin($story(lab)),
                 needs: &[],
                 variants: &[],
@@ -155,6 +170,8 @@ pub const REGISTRY: &[Check] = checks! {
         BootOnly PowerOn 180 boot::settles;
     "boots_twice" "boots the same twice from the untouched image"
         Quick PowerOn 360 boot::boots_twice;
+    "power_cycle" "what was written is there, and mounted, after a reboot and after a power-off"
+        Full PowerOn 360 boot::power_cycle, needs: &["persistence"];
     "uninvited_silence" "without the credential nothing listens"
         Quick PowerOn 180 invitation::uninvited_silence;
     "stranger_refused" "an unprivileged user inside the guest is refused by the agent"
@@ -173,6 +190,8 @@ pub const REGISTRY: &[Check] = checks! {
         Quick Settled 60 filesystem::space_returns, needs: &["free-space"];
     "vexctl_status" "vexctl shows its version and the status of a mount"
         Quick Settled 60 vexctl::status;
+    "udev" "udev knows a disk with the file system, by its UUID and label too"
+        Quick Settled 60 corners::udev, needs: &["vexfs-format"];
     "service" "vexfs.service starts, mounts and stops"
         Quick Settled 90 service::mounts_and_stops, needs: &["persistence"];
     "fio_verify" "fio reads back what it wrote"
@@ -191,8 +210,32 @@ pub const REGISTRY: &[Check] = checks! {
         Full Settled 300 limits::rename_storm;
     "module_reload" "the module is loaded, used and unloaded again and again on a busy system"
         Full Settled 290 limits::module_reload;
-    "mount_cycles" "mounts and unmounts again and again, and what was written stays"
+    "mount_cycles" "mounts and unmounts again and again under load, and what was written stays"
         Full Settled 300 filesystem::mount_cycles, needs: &["persistence"];
+    "pjdfstest" "no case of pjdfstest fails that passes on ext4 in the same guest"
+        Full Settled 240 proof::pjdfstest;
+    "fsx" "fsx finds the file as it left it, with mmap and direct I/O, for several seeds"
+        Full Settled 240 proof::fsx, needs: PERSISTENCE, nightly: minutes(50);
+    "fio_modes" "fio reads back what it wrote: sequential and random, buffered, direct and mapped, and after a remount"
+        Full Settled 240 proof::fio_modes, needs: PERSISTENCE, nightly: minutes(20);
+    "stress_filesystem" "all of stress-ng's file system stressors leave a healthy file system and a silent kernel"
+        Full Settled 240 proof::stress_filesystem, nightly: minutes(10);
+    "power_cut" "after a power cut at any moment everything that was fsynced is there, and the file system is sound"
+        Full PowerOn 280 proof::power_cut, needs: &["crash-safety"], nightly: minutes(55);
+    "metadata_fuzz" "damaged metadata is answered with errors, never with an oops or a hang"
+        Full Settled 240 proof::metadata_fuzz, needs: &["vexfs-format"], nightly: minutes(40);
+    "fsck_damage" "fsck finds every planted damage and repairs it"
+        Full Settled 240 proof::fsck_damage, needs: &["vexfs-format"], nightly: minutes(10);
+    "search_exact" "search finds what a brute force on the host finds, to the last bit"
+        Full Settled 240 proof::search_exact, needs: &["vectors"], nightly: minutes(20);
+    "posix_corners" "system calls hardly anybody makes end as they should"
+        Full Settled 120 corners::posix, needs: &["vexfs-format"];
+    "mount_corners" "options, remounts, a freeze and /sys do as they are told"
+        Full Settled 120 corners::mount, needs: &["vexfs-format"];
+    "errors_option" "damage gives an error, then what errors= says; fsck repairs it"
+        Full Settled 120 corners::errors_option, needs: &["vexfs-format"];
+    "performance" "fio and search cost no more beside ext4 than they did on this kind of host"
+        Full PowerOn 600 performance::beside_the_stored;
     "no_secrets" "no password, key or token is in the image"
         Quick Settled 120 secrets::none_in_the_image;
     "inventory" "what is declared is there, and nothing that is not: packages, units, ports, SUID files, users"
@@ -240,7 +283,13 @@ pub const REGISTRY: &[Check] = checks! {
 };
 
 const DEVELOPMENT: &[&str] = &["development"];
+const PERSISTENCE: &[&str] = &["persistence"];
 const PRODUCTION: &[&str] = &["production"];
+
+/// A deadline with nightly counts.
+const fn minutes(minutes: u64) -> Option<Duration> {
+    Some(Duration::from_secs(minutes * 60))
+}
 
 /// The check of this name.
 pub fn find(name: &str) -> Option<&'static Check> {

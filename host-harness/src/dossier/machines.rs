@@ -77,7 +77,7 @@ pub(super) async fn take(
     Ok(MachineFacts {
         folder,
         id: machine.id().to_owned(),
-        spec: machine.spec().clone(),
+        spec: machine.spec().alone(),
         qemu: Qemu::find().await?.version.clone(),
         left,
     })
@@ -131,10 +131,12 @@ fn disks(machine: &Machine, to: &Path) -> std::io::Result<()> {
         snapshot::copy_file(&vars, &to.join(arguments::files::UEFI_VARS))?;
     }
     for disk in &machine.spec().disks {
-        if let DiskContent::Scratch { .. } = disk.content {
-            let from = scratch_file(run, &disk.serial);
-            snapshot::copy_file(&from, &scratch_file(to, &disk.serial))?;
-        }
+        let from = match &disk.content {
+            DiskContent::ReadOnly { .. } => continue,
+            DiskContent::Scratch { .. } => scratch_file(run, &disk.serial),
+            DiskContent::Logged { file, .. } => file.clone(),
+        };
+        snapshot::copy_file(&from, &scratch_file(to, &disk.serial))?;
     }
     Ok(())
 }

@@ -47,6 +47,8 @@ pub struct Case<'a> {
     pub image: &'a Image,
     /// The disk with the test tools.
     pub tools: &'a Path,
+    /// Further files to take along, by name.
+    pub exhibits: &'a [(String, PathBuf)],
     /// From power-on to the agent's answer, at most.
     pub boot_deadline: Duration,
 }
@@ -76,6 +78,15 @@ pub async fn write(
             consoles.push_str(&format!("\n=== machine-{number} ===\n"));
         }
         consoles.push_str(&String::from_utf8_lossy(&log));
+    }
+    for (name, file) in case.exhibits {
+        let to = dir.join(name);
+        let (file, to) = (file.clone(), to.clone());
+        tokio::task::spawn_blocking(move || crate::snapshot::copy_file(&file, &to))
+            .await
+            .map_err(std::io::Error::other)
+            .and_then(|copied| copied)
+            .map_err(cannot("keep an exhibit"))?;
     }
     let unique = match machines.first() {
         Some(machine) => machine.id().to_owned(),

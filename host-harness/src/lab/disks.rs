@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use agent_protocol::FaultKind;
+use agent_protocol::message::UnmountFlags;
+
 use super::{Failure, Guest, Lab};
 use crate::verdict::ledger::Room;
 
@@ -11,6 +14,9 @@ pub const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";
 
 /// Where the tools disk is mounted.
 pub(super) const TOOLS: &str = "/run/vexfs-tools";
+
+/// How long unmounting the tools disk may take.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// A mounted file system under test.
 #[derive(Debug, Clone)]
@@ -48,6 +54,39 @@ impl Guest {
         let mount = source.mount_command(SCRATCH, &path);
         self.sh(&format!("mkdir -p {path}; {mount}")).await?;
         Ok(Mount { path })
+    }
+
+    /// A fresh ext4 of 300 MiB, mounted beside it, in a file of the root file system; the file goes with the machine.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn ext4_beside(&self) -> Result<Mount, Failure> {
+        let (file, path) = ("/var/tmp/beside.ext4", "/mnt/ext4");
+        self.sh(&format!(
+            "truncate -s 300M {file}; mkfs.ext4 -q -F {file}; mkdir -p {path}; mount -o loop {file} {path}"
+        ))
+        .await?;
+        Ok(Mount {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Has the source tree's own checker look at the unmounted scratch disk.
+    ///
+    /// # Errors
+    /// When it finds anything.
+    pub async fn fsck_clean(&self, lab: &Lab) -> Result<(), Failure> {
+        let fsck = lab.source().fsck.join(" ");
+        let script = format!("{fsck} {SCRATCH}");
+        let output = self.exec(["/bin/sh", "-euc", &script]).await?;
+        if output.success() {
+            return Ok(());
+        }
+        Err(Failure::check(
+            "fsck",
+            format!("`{fsck}` after unmounting {}", output.ending()),
+            format!("{}{}", output.stdout_text(), output.stderr_text()),
+        ))
     }
 
     /// Free room on a fresh mount, after the first directory and the first file have made the file
@@ -100,12 +139,40 @@ impl Guest {
     /// # Errors
     /// When it cannot be mounted.
     pub async fn tools(&self, _lab: &Lab) -> Result<String, Failure> {
+        self.mount_tools().await
+    }
+
+    /// As [`Guest::tools`], for one who has no lab.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    pub async fn mount_tools(&self) -> Result<String, Failure> {
         self.sh(&format!(
             "mkdir -p {TOOLS}
              mountpoint -q {TOOLS} || mount -o ro /dev/disk/by-id/virtio-vexfs-tools {TOOLS}"
         ))
         .await?;
+        self.tools_mounted(true);
         Ok(format!("{TOOLS}/bin"))
+    }
+
+    /// Unmounts the tools disk if the lab has mounted it. One that is still busy stays, and the ledger
+    /// names it.
+    ///
+    /// # Errors
+    /// With the kernel's errno.
+    pub(super) async fn leave_tools(&self) -> Result<(), Failure> {
+        if self.tools_mounted(false) {
+            let away = async {
+                let flags = UnmountFlags::default();
+                match self.client().unmount(TOOLS, flags, AT_ONCE).await {
+                    Err(busy) if busy.fault_kind() == Some(FaultKind::Busy) => Ok(()),
+                    told => told,
+                }
+            };
+            self.ask("unmount the tools disk", away).await?;
+        }
+        Ok(())
     }
 
     /// The path of one program of the tools disk.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 
-use super::{Failure, Guest, LastWords, Setup};
+use super::{Exhibits, Failure, Guest, LastWords, Setup};
 use crate::machine::{Console, Death, Machine, Mark};
 use crate::verdict::ledger::Leak;
 use crate::verdict::outcome::{End, Own, combine};
@@ -37,6 +37,8 @@ pub struct Remains {
     sheets: Vec<Sheet>,
     end: End,
     last_words: Option<LastWords>,
+    /// What the dossier takes along.
+    pub exhibits: Exhibits,
     /// The machines, until [`Remains::end`]; nobody else holds them.
     pub machines: Vec<Arc<Machine>>,
 }
@@ -68,6 +70,7 @@ impl Remains {
             sheets: Vec::new(),
             end: End::NeverStarted,
             last_words,
+            exhibits: Exhibits::default(),
             machines: Vec::new(),
         }
     }

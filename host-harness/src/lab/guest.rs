@@ -14,7 +14,11 @@ use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
 use crate::machine::{Machine, MachineError};
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
-const FIRST_ANSWER: Duration = Duration::from_secs(20);
+pub const FIRST_ANSWER: Duration = Duration::from_secs(20);
+
+/// The kernel's id of a boot, random(4): a UUID and a line feed.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const BOOT_ID_BYTES: u64 = 64;
 
 /// A connection that broke is explained by the machine's end, if that comes within this time.
 const EXPLANATION: Duration = Duration::from_secs(3);
@@ -33,6 +37,7 @@ struct Inner {
     patience: Duration,
     resets_before: u32,
     powered_off: AtomicBool,
+    tools: AtomicBool,
     mark: OnceCell<u64>,
     kernel_log: Mutex<Vec<KmsgRecord>>,
     notes: Mutex<Vec<String>>,
@@ -47,6 +52,18 @@ impl Guest {
     pub async fn meet(
         machine: Arc<Machine>,
         within: Duration,
+        patience: Duration,
+    ) -> Result<Guest, Failure> {
+        Guest::meet_within(machine, (within, FIRST_ANSWER), patience).await
+    }
+
+    /// The same, with what the handshake may take once somebody accepts connections.
+    ///
+    /// # Errors
+    /// As [`Guest::meet`].
+    pub async fn meet_within(
+        machine: Arc<Machine>,
+        (within, answer): (Duration, Duration),
         patience: Duration,
     ) -> Result<Guest, Failure> {
         let no_boot = |error: MachineError| match error {
@@ -77,7 +94,7 @@ impl Guest {
             let doing = doing.to_owned();
             move |source| Failure::Agent { doing, source }
         };
-        let client = Client::connect(stream, &secret, FIRST_ANSWER)
+        let client = Client::connect(stream, &secret, answer)
             .await
             .map_err(agent("shake hands with the agent"))?;
         Guest::adopt(machine, client, patience).await
@@ -92,19 +109,22 @@ impl Guest {
         client: Client,
         patience: Duration,
     ) -> Result<Guest, Failure> {
-        let info = client
-            .info(FIRST_ANSWER)
+        // Not `info`: its facts cost a fork that has just woken up a tenth of a second.
+        let boot_id = client
+            .get_file(BOOT_ID, BOOT_ID_BYTES, FIRST_ANSWER)
             .await
             .map_err(|source| Failure::Agent {
-                doing: "ask for the system's facts".to_owned(),
+                doing: format!("read {BOOT_ID}"),
                 source,
             })?;
+        let boot_id = String::from_utf8_lossy(&boot_id.bytes).trim().to_owned();
         Ok(Guest(Arc::new(Inner {
             resets_before: machine.resets(),
             powered_off: AtomicBool::new(false),
+            tools: AtomicBool::new(false),
             machine,
             client,
-            boot_id: info.boot_id,
+            boot_id,
             patience,
             mark: OnceCell::new(),
             kernel_log: Mutex::default(),
@@ -120,6 +140,11 @@ impl Guest {
     /// Whether the story has shut it down itself, in good order.
     pub(super) fn powered_off(&self) -> bool {
         self.0.powered_off.load(Ordering::Relaxed)
+    }
+
+    /// Remembers whether the tools disk is mounted, and says whether it was.
+    pub(super) fn tools_mounted(&self, now: bool) -> bool {
+        self.0.tools.swap(now, Ordering::Relaxed)
     }
 
     /// Whether it has reset its machine since its agent answered.
@@ -138,7 +163,7 @@ impl Guest {
     }
 
     /// Races a request against the machine's death, which explains more than a broken connection.
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         doing: &str,
         request: impl Future<Output = Result<T, AgentError>>,
@@ -234,10 +259,18 @@ impl Guest {
     ///
     /// # Errors
     /// When it cannot be read here or written there.
-    pub(super) async fn put(&self, from: &Path, to: &str) -> Result<(), Failure> {
+    pub async fn put(&self, from: &Path, to: &str) -> Result<(), Failure> {
         let content = std::fs::read(from)
             .map_err(|e| Failure::Infrastructure(format!("cannot read {}: {e}", from.display())))?;
-        let put = self.0.client.put_file(to, 0o700, &content, self.0.patience);
+        self.put_bytes(&content, to).await
+    }
+
+    /// Puts a file with this content into the guest, executable for root.
+    ///
+    /// # Errors
+    /// When it cannot be written there.
+    pub async fn put_bytes(&self, content: &[u8], to: &str) -> Result<(), Failure> {
+        let put = self.0.client.put_file(to, 0o700, content, self.0.patience);
         self.ask(&format!("put {to}"), put).await
     }
 
@@ -296,7 +329,7 @@ impl Guest {
     }
 
     /// Fetches the kernel log since the check's mark, while the guest still can.
-    pub(super) async fn fetch_kernel_log(&self) -> Result<(), Failure> {
+    pub async fn fetch_kernel_log(&self) -> Result<(), Failure> {
         let log = self.0.client.kmsg_since(self.marked(), FIRST_ANSWER);
         let log = self.ask("read the kernel log", log).await?;
         *self.0.kernel_log.lock().await = log.records;

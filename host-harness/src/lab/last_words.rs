@@ -177,7 +177,9 @@ async fn words(machine: &Arc<Machine>, pace: Pace) -> Words {
             _ => words.deaf = machine.secret().is_some(),
         }
         let registers = machine.registers();
+        let mut posture = None;
         if let Ok(Ok(text)) = tokio::time::timeout(pace.stretch(REGISTERS), registers).await {
+            posture = posture_of(&text);
             let lines = text.lines();
             let telling = lines.filter(|line| !DULL.iter().any(|dull| line.starts_with(dull)));
             let text = telling.collect::<Vec<_>>().join("\n");
@@ -185,6 +187,8 @@ async fn words(machine: &Arc<Machine>, pace: Pace) -> Words {
         }
         if words.deaf {
             words.strike(machine, pace).await;
+            // A kernel that shows no trace has still left its CPUs in some state.
+            words.culprit = words.culprit.or(posture.map(str::to_owned));
         }
     }
     let tail = machine.console().tail(TAIL);
@@ -252,6 +256,30 @@ impl Words {
         self.culprit = culprit(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         self.sections.push((TRACES[1], lines.join("\n")));
     }
+}
+
+/// What the registers of all CPUs say about a guest that does not answer: QEMU shows `HLT=1` for a CPU
+/// that waits for an interrupt, and bit 9 of `RFL` is whether it takes any (Intel SDM, volume 1, 3.4.3). A
+/// kernel that panics leaves its other CPUs waiting for what they do not take
+/// (arch/x86/kernel/process.c, `stop_this_cpu`).
+fn posture_of(registers: &str) -> Option<&'static str> {
+    const TAKES_INTERRUPTS: u64 = 1 << 9;
+    let field = |line: &str, name: &str| -> Option<u64> {
+        let value = line.split(name).nth(1)?.split_whitespace().next()?;
+        u64::from_str_radix(value, 16).ok()
+    };
+    let cpus: Vec<(bool, bool)> = registers
+        .lines()
+        .filter_map(|line| {
+            let flags = field(line, "RFL=").or_else(|| field(line, "EFL="))?;
+            Some((field(line, "HLT=")? == 1, flags & TAKES_INTERRUPTS != 0))
+        })
+        .collect();
+    if cpus.contains(&(true, false)) {
+        return Some("nobody answers, and a CPU is stopped for good, as after a panic");
+    }
+    let idle = !cpus.is_empty() && cpus.iter().all(|cpu| *cpu == (true, true));
+    idle.then_some("nobody answers, and the guest is idle: its agent or its vsock device is gone")
 }
 
 /// What starts and ends tasks that are often seen waiting and seldom to blame.
@@ -395,6 +423,22 @@ mod tests {
             culprit(&lines).as_deref(),
             Some("`sh` is blocked in mnt_want_write")
         );
+    }
+
+    #[test]
+    fn a_guest_without_a_trace_is_told_by_its_registers() {
+        let cpu = |number: u32, flags: &str, halted: u32| {
+            format!(
+                "CPU#{number}\nRAX=0000000000000000 RBX=0000000000000001\n\
+                 RIP=ffffffff81a0b2c4 RFL={flags} [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT={halted}\n"
+            )
+        };
+        let (idle, stopped) = ("00000246", "00000046");
+        let told = |cpus: [String; 2]| posture_of(&cpus.concat()).unwrap_or_default();
+        assert!(told([cpu(0, idle, 1), cpu(1, idle, 1)]).contains("the guest is idle"));
+        assert!(told([cpu(0, idle, 0), cpu(1, stopped, 1)]).contains("as after a panic"));
+        assert_eq!(told([cpu(0, idle, 0), cpu(1, idle, 1)]), "");
+        assert_eq!(posture_of("no registers"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Taking the leak ledger in a settled guest, before a story and after it.
 //!
-//! Reading costs six small requests to the agent, all under way at once, and no program in the guest;
-//! letting it settle costs one shell. A slab cache that SLUB has merged with one of another owner has no
+//! Reading costs a few small requests to the agent, all under way at once, and letting the guest settle
+//! one more; no program runs in it, for under emulation one takes as long as all of this together. A slab cache that SLUB has merged with one of another owner has no
 //! line in `/proc/slabinfo` and cannot be counted. The in-tree module's is never merged, for it has a
 //! constructor (mm/slab_common.c, `slab_unmergeable`); that of another tree may be, and is then named
 //! in the report: booting every image with `slab_nomerge` for that would change what is tested.
@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use image_builder::SourceConfig;
 
-use super::disks::TOOLS;
 use super::{Failure, Guest};
 use crate::verdict::ledger::{self, Leak, Ledger, Malformed};
 use crate::verdict::taint::Taint;
@@ -90,19 +89,12 @@ pub(super) async fn balance(
 
 /// Takes down what the lab itself put up, and has the kernel give back what it only keeps.
 async fn settle(guest: &Guest, source: &SourceConfig) -> Result<(), Failure> {
+    guest.leave_tools().await?;
     let caches = source.module.replace('-', "_");
-    let told = guest
-        .sh(&format!(
-            "! mountpoint -q {TOOLS} || umount {TOOLS} || true
-             sync; echo 3 > /proc/sys/vm/drop_caches
-             for cache in /sys/kernel/slab/{caches}*; do
-               [ ! -L \"$cache\" ] || echo \"slab cache ${{cache##*/}} is merged and not counted\"
-               [ ! -w \"$cache/shrink\" ] || echo 1 > \"$cache/shrink\"
-             done"
-        ))
-        .await?;
-    for line in told.lines() {
-        guest.note(line).await;
+    let merged = guest.client().reclaim(&caches, PATIENCE);
+    for cache in guest.ask("let the guest settle", merged).await? {
+        let note = format!("slab cache {cache} is merged and not counted");
+        guest.note(note).await;
     }
     Ok(())
 }

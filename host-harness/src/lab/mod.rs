@@ -7,15 +7,17 @@
 
 mod disks;
 mod evidence;
+mod exhibits;
 mod failure;
 mod guest;
 mod last_words;
 mod ledger;
+mod power;
 mod seed_disk;
 mod setup;
 mod uninvited;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,16 +26,20 @@ use image_builder::{Manifest, SourceConfig};
 use crate::checks::counts::Scale;
 use crate::checks::{Check, Start};
 use crate::event::Part;
-use crate::machine::{ExtraDisk, Firmware, Machine, MachineSpec};
+use crate::machine::{Accelerator, ExtraDisk, Firmware, Machine, MachineSpec};
+use crate::perf::Fingerprint;
 use crate::snapshot::admission;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
 
 pub use disks::{Mount, SCRATCH};
 pub use evidence::{Evidence, Remains};
+pub use exhibits::Exhibits;
 pub use failure::Failure;
-pub use guest::Guest;
+pub use guest::{FIRST_ANSWER, Guest};
 pub use last_words::{LastWords, Pace};
+pub use power::CutDisk;
+pub use seed_disk::seed_disk;
 pub use setup::{BOOT_DEADLINE, Break, Setup};
 pub use uninvited::Uninvited;
 
@@ -44,6 +50,7 @@ pub struct Boot {
     firmware: Firmware,
     disk_bytes: Option<u64>,
     disks: Vec<ExtraDisk>,
+    counts_instructions: bool,
 }
 
 impl Boot {
@@ -72,6 +79,13 @@ impl Boot {
         self
     }
 
+    /// With a clock that counts instructions where that can be had (under emulation), and one processor:
+    /// time is then work, whatever else the host does.
+    pub fn counting_instructions(mut self) -> Boot {
+        self.counts_instructions = true;
+        self
+    }
+
     /// With one more disk.
     pub fn with_disk(mut self, disk: ExtraDisk) -> Boot {
         self.disks.push(disk);
@@ -88,6 +102,9 @@ pub struct Lab {
     leaks: Vec<Leak>,
     seen: Vec<Guest>,
     machines: Machines,
+    /// Machines that are no more in it.
+    gone: usize,
+    exhibits: Exhibits,
     parts: Vec<Part>,
     facts: Vec<(String, String)>,
     last_words: Option<LastWords>,
@@ -131,6 +148,8 @@ impl Lab {
             leaks: Vec::new(),
             seen: Vec::new(),
             machines: Machines::default(),
+            gone: 0,
+            exhibits: Exhibits::default(),
             parts: Vec::new(),
             facts: Vec::new(),
             spent: Spent::default(),
@@ -191,6 +210,21 @@ impl Lab {
         self.facts.push((name.to_owned(), value.to_string()));
     }
 
+    /// What figures of this run depend on.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.setup.host, &self.setup.image)
+    }
+
+    /// What executes guests here.
+    pub fn accelerator(&self) -> Accelerator {
+        self.setup.host.accel.chosen
+    }
+
+    /// Where what outlives a run is kept.
+    pub fn cache(&self) -> &Path {
+        &self.setup.layout.cache
+    }
+
     /// What the image says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.setup.image.manifest
@@ -213,10 +247,9 @@ impl Lab {
             self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
-            let guest = Guest::adopt(machine, fork.agent, self.check.deadline).await?;
+            let guest = Guest::adopt(machine, fork.agent, self.check.deadline()).await?;
             self.seen.push(guest.clone());
-            guest.mark().await?;
-            let before = ledger::take(&guest, self.source()).await?;
+            let ((), before) = tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
             self.point("start", &guest).await?;
             self.settled = Some((guest, before));
         }
@@ -262,7 +295,8 @@ impl Lab {
     /// When it dies or the agent does not answer in time; with the console's end.
     pub async fn boot(&mut self, boot: Boot) -> Result<Guest, Failure> {
         let machine = self.machine(boot).await?;
-        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline).await?;
+        let within = (self.setup.boot_deadline, self.setup.agent_deadline);
+        let guest = Guest::meet_within(machine, within, self.check.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
     }
@@ -281,7 +315,7 @@ impl Lab {
         loop {
             let within = deadline.saturating_duration_since(tokio::time::Instant::now());
             // The agent answers to the very end of a shutdown.
-            match Guest::meet(machine.clone(), within, self.check.deadline).await {
+            match Guest::meet(machine.clone(), within, self.check.deadline()).await {
                 Ok(guest) if guest.boot_id() != before => {
                     self.seen.push(guest.clone());
                     return Ok(guest);
@@ -299,7 +333,7 @@ impl Lab {
     /// # Errors
     /// When the host's mkfs.vfat(8) or mcopy(1) fails.
     pub async fn seed_disk(&self, label: &str, user_data: &str) -> Result<ExtraDisk, Failure> {
-        seed_disk::make(&self.logs(), label, user_data).await
+        seed_disk(&self.logs(), label, user_data).await
     }
 
     /// A machine without a guest to talk to.
@@ -319,6 +353,10 @@ impl Lab {
             ..self.setup.spec(self.check.name, self.logs())
         };
         spec.disks.extend(boot.disks);
+        if boot.counts_instructions {
+            spec.counts_instructions = spec.accelerator == Accelerator::Tcg;
+            spec.cpus = 1;
+        }
         let ticket = admission::enter(&spec).await.map_err(|e| {
             Failure::Infrastructure(format!("cannot wait for room on this host: {e}"))
         })?;
@@ -331,7 +369,7 @@ impl Lab {
 
     /// The log folder of the next machine.
     fn logs(&self) -> PathBuf {
-        let number = self.machines.lock().len() + 1;
+        let number = self.gone + self.machines.lock().len() + 1;
         self.setup
             .layout
             .machine_logs()
@@ -410,6 +448,7 @@ impl Lab {
             leaks,
             seen,
             machines,
+            exhibits,
             facts,
             last_words,
             seed,
@@ -418,6 +457,7 @@ impl Lab {
         drop(settled);
         let machines = std::mem::take(&mut *machines.lock());
         let mut remains = Remains::new(&setup, check.expectations(), leaks, last_words);
+        remains.exhibits = exhibits;
         remains.add_facts(facts);
         remains.add_facts([("seed".to_owned(), seed.to_string())]);
         remains.collect(seen, machines).await;
@@ -436,7 +476,7 @@ fn draw() -> u64 {
     u64::from(getrandom::u32().unwrap_or_else(|_| clock()) >> 1)
 }
 
-fn sha256(path: &std::path::Path) -> std::io::Result<String> {
+fn sha256(path: &Path) -> std::io::Result<String> {
     use sha2::{Digest, Sha256};
     let mut file = std::fs::File::open(path)?;
     let mut buffer = vec![0; 1 << 20];

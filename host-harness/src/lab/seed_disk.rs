@@ -10,8 +10,11 @@ use crate::machine::{DiskContent, DiskFormat, ExtraDisk};
 /// Size in KiB; the smallest FAT that mkfs.vfat makes without complaint is below it.
 const KIB: u32 = 1024;
 
-/// Makes the disk's file in `dir`, where the machine's logs will be.
-pub(super) async fn make(dir: &Path, label: &str, user_data: &str) -> Result<ExtraDisk, Failure> {
+/// Makes the disk's file in `dir`, where the machine's logs will be: `user_data` on a disk of that label.
+///
+/// # Errors
+/// When the host's mkfs.vfat(8) or mcopy(1) fails.
+pub async fn seed_disk(dir: &Path, label: &str, user_data: &str) -> Result<ExtraDisk, Failure> {
     let trouble = |what: &str, error: &dyn std::fmt::Display| {
         Failure::Infrastructure(format!("cannot make the seed disk: {what}: {error}"))
     };

@@ -12,7 +12,7 @@ use crate::machine::{ExtraDisk, MachineSpec};
 use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
-const SCRATCH_MIB: u64 = 512;
+pub(super) const SCRATCH_MIB: u64 = 512;
 
 /// From power-on to the agent's answer, at most: under emulation, on a busy host.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(150);
@@ -41,6 +41,9 @@ pub struct Setup {
     pub tools: PathBuf,
     /// From power-on to the agent's answer, at most; [`BOOT_DEADLINE`] unless the user says.
     pub boot_deadline: Duration,
+    /// The agent's first answer on a connection it has accepted, at most; [`super::FIRST_ANSWER`]
+    /// unless the user says.
+    pub agent_deadline: Duration,
     /// What to break, in tests that want to see a check fail.
     pub breaks: Vec<Break>,
     /// Which checks leave a dossier.
@@ -70,6 +73,17 @@ impl Setup {
     /// # Errors
     /// When the image does not come up.
     pub async fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        self.snapshot_of(|spec| spec).await
+    }
+
+    /// As [`Setup::snapshot`], of a machine that `change` makes different from what checks get.
+    ///
+    /// # Errors
+    /// As [`Setup::snapshot`].
+    pub async fn snapshot_of(
+        &self,
+        change: impl FnOnce(MachineSpec) -> MachineSpec,
+    ) -> Result<Snapshot, SnapshotError> {
         let variant = &self.image.manifest.variant;
         let logs = self
             .layout
@@ -77,7 +91,7 @@ impl Setup {
             .join(format!("{variant}-snapshot"));
         let agent = self.image.manifest.programs.get("vexfs-agent");
         let recipe = Recipe {
-            spec: self.spec("snapshot", logs),
+            spec: change(self.spec("snapshot", logs)),
             image_digest: self.image.manifest.disk.sha256.clone(),
             agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
         };

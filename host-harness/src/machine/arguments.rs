@@ -187,7 +187,18 @@ impl Arguments {
         );
         match spec.accelerator {
             Accelerator::Tcg => {
-                self.add("-accel", format!("tcg,thread=multi,tb-size={TB_SIZE_MIB}"));
+                let thread = if spec.counts_instructions {
+                    // While the guest sleeps its clock follows the host's: `sleep=off` would jump to
+                    // the next timer and make every wait for a disk look endless.
+                    self.add("-icount", "shift=0,sleep=on");
+                    "single"
+                } else {
+                    "multi"
+                };
+                self.add(
+                    "-accel",
+                    format!("tcg,thread={thread},tb-size={TB_SIZE_MIB}"),
+                );
                 // Five-level page tables cost the emulator a fifth memory access per TLB miss and
                 // serve no guest of ours; svm makes guests load KVM, to no use.
                 self.add("-cpu", "max,la57=off,svm=off");
@@ -292,6 +303,9 @@ impl Arguments {
                     let path = scratch_file(&wiring.dir, &disk.serial);
                     self.disk(slot, &disk.serial, &path, DiskFormat::Raw, false);
                 }
+                DiskContent::Logged { file, log } => {
+                    self.logged_disk(slot, &disk.serial, file, log);
+                }
             }
         }
     }
@@ -306,6 +320,32 @@ impl Arguments {
             "cache": {"direct": false, "no-flush": true},
             "file": {"driver": "file", "filename": path},
         });
+        self.disk_device(slot, name, &node);
+    }
+
+    /// Here flushes count: they are written into the log. That they reach the host's disk is as
+    /// needless as ever.
+    fn logged_disk(&mut self, slot: u8, name: &str, file: &Path, log: &Path) {
+        let plain = |path: &Path| {
+            json!({
+                "driver": "file",
+                "filename": path,
+                "cache": {"direct": false, "no-flush": true},
+            })
+        };
+        let node = json!({
+            "node-name": name,
+            "driver": "blklogwrites",
+            "read-only": false,
+            "cache": {"direct": false, "no-flush": false},
+            "file": {"driver": "raw", "file": plain(file),
+                     "cache": {"direct": false, "no-flush": true}},
+            "log": plain(log),
+        });
+        self.disk_device(slot, name, &node);
+    }
+
+    fn disk_device(&mut self, slot: u8, name: &str, node: &Value) {
         self.add("-blockdev", node.to_string());
         let boot = if name == ids::SYSTEM {
             ",bootindex=1"

@@ -28,6 +28,9 @@ const EVENTS: usize = 4096;
 /// How long one attempt to connect to a port of the guest may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// How long the threads of a machine whose plug is pulled may take to come to a stop.
+const STOPPING: Duration = Duration::from_secs(2);
+
 /// How soon the next attempt follows. Looking whether there is anything to connect to is cheap.
 const AGAIN: Duration = Duration::from_millis(2);
 
@@ -384,6 +387,30 @@ impl Machine {
         Ok(self.died().await)
     }
 
+    /// Pulls the plug: QEMU is killed on the spot and does nothing any more. Returns when it has gone.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn pull_plug(&self) -> Result<Death, MachineError> {
+        use nix::sys::signal::{Signal, kill};
+        let pid = nix::unistd::Pid::from_raw(self.pid.cast_signed());
+        let tell = |signal| match kill(pid, signal) {
+            // It may have ended by itself a moment ago.
+            Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+            Err(error) => Err(MachineError::io("cannot kill QEMU")(error.into())),
+        };
+        // SIGKILL would cut a write(2) under way in half; stopped threads have ended theirs.
+        tell(Signal::SIGSTOP)?;
+        let begin = Instant::now();
+        while !stopped(self.pid) && begin.elapsed() < STOPPING {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tell(Signal::SIGKILL)?;
+        let death = self.died().await;
+        self.console.ended().await;
+        Ok(death)
+    }
+
     /// Kills it and waits until nothing of it is left but its logs.
     ///
     /// # Errors
@@ -403,6 +430,20 @@ impl Machine {
             .unwrap_or_default();
         Ok(())
     }
+}
+
+/// Whether all threads of a process are stopped, or it is gone (proc(5), `/proc/PID/stat`).
+fn stopped(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        !matches!(state, Some('R' | 'S' | 'D'))
+    })
 }
 
 impl Drop for Machine {

@@ -27,6 +27,7 @@ mod rundir;
 mod spec;
 mod start;
 pub mod vsock;
+mod write_log;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub use spec::{
 };
 pub(crate) use start::{Launch, tail};
 pub use vsock::{Stream, Vsock};
+pub use write_log::{Cut, WriteLog};
 
 /// An executable by name from `PATH`, or by path.
 pub(crate) fn find_program(name: &Path) -> Option<PathBuf> {

@@ -108,6 +108,14 @@ pub enum DiskContent {
         /// Its size in MiB.
         mib: u64,
     },
+    /// A disk of somebody else's, raw, whose writes and flushes are also logged: from the log it can
+    /// be worked out what a power cut leaves ([`super::WriteLog`]).
+    Logged {
+        /// The disk's file.
+        file: PathBuf,
+        /// The log, of QEMU's `blklogwrites`; begun anew by each machine.
+        log: PathBuf,
+    },
 }
 
 impl ExtraDisk {
@@ -127,6 +135,14 @@ impl ExtraDisk {
         ExtraDisk {
             serial: "vexfs-scratch".into(),
             content: DiskContent::Scratch { mib },
+        }
+    }
+
+    /// In place of the scratch disk, one whose writes are logged.
+    pub fn logged(file: PathBuf, log: PathBuf) -> ExtraDisk {
+        ExtraDisk {
+            content: DiskContent::Logged { file, log },
+            ..ExtraDisk::scratch(0)
         }
     }
 }
@@ -185,9 +201,26 @@ pub struct MachineSpec {
     /// Whether memory lives in a file that outlasts QEMU, so that the machine can be frozen into a
     /// snapshot.
     pub freezable: bool,
+    /// Whether the guest's clocks count the instructions it has executed, one a nanosecond, instead of
+    /// following the host's: time in the guest is then the work done, whatever else the host does.
+    /// Only under emulation; the guest should have one processor, for several would share the count.
+    #[serde(default)]
+    pub counts_instructions: bool,
 }
 
 impl MachineSpec {
+    /// The same machine without what belongs to others: logged disks are its own scratch disks then.
+    pub(crate) fn alone(&self) -> MachineSpec {
+        let mut spec = self.clone();
+        for disk in &mut spec.disks {
+            if let DiskContent::Logged { file, .. } = &disk.content {
+                let bytes = std::fs::metadata(file).map_or(0, |meta| meta.len());
+                disk.content = DiskContent::Scratch { mib: bytes >> 20 };
+            }
+        }
+        spec
+    }
+
     /// A machine for `image` with 1 GiB of memory, two CPUs, emulation, the user vsock backend and
     /// an invited agent. Everything else is off; set what differs with struct update syntax.
     pub fn new(
@@ -211,6 +244,7 @@ impl MachineSpec {
             network: Network::default(),
             may_reboot: true,
             freezable: false,
+            counts_instructions: false,
         }
     }
 }

@@ -60,7 +60,10 @@ fn now() -> OffsetDateTime {
 }
 
 /// Replaces `path` in one step, so that a reader never sees half a report.
-fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the system said, with the path.
+pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let context = |e: io::Error| {
         io::Error::new(

@@ -16,7 +16,7 @@ use super::{Snapshot, SnapshotError, admission};
 use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
-    Death, DiskFormat, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
+    Death, DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
     VsockBackend, overlay,
 };
 
@@ -73,11 +73,30 @@ impl Snapshot {
     /// [`SnapshotError::State`] when QEMU does not take the state, [`SnapshotError::Machine`] when
     /// it does not start or nobody answers, [`SnapshotError::Fork`] when the agent refuses.
     pub async fn fork(&self, name: &str, log_dir: &Path) -> Result<Fork, SnapshotError> {
-        let spec = MachineSpec {
+        self.fork_on(name, log_dir, None).await
+    }
+
+    /// As [`Snapshot::fork`], with another disk in place of the one of the same serial. The guest
+    /// must not have looked into that before it was frozen, and they must be of the same size.
+    ///
+    /// # Errors
+    /// Those of [`Snapshot::fork`].
+    pub async fn fork_on(
+        &self,
+        name: &str,
+        log_dir: &Path,
+        disk: Option<ExtraDisk>,
+    ) -> Result<Fork, SnapshotError> {
+        let mut spec = MachineSpec {
             name: name.into(),
             log_dir: log_dir.into(),
             ..self.manifest.spec.clone()
         };
+        for own in &mut spec.disks {
+            if let Some(other) = disk.as_ref().filter(|disk| disk.serial == own.serial) {
+                *own = other.clone();
+            }
+        }
         std::fs::create_dir_all(log_dir).map_err(SnapshotError::io(format!(
             "cannot make {}",
             log_dir.display()

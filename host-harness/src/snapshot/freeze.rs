@@ -186,7 +186,7 @@ pub(crate) async fn freeze_as_it_is(
         .map_err(copying)?;
     let draft = Draft {
         key: Key::of_no_store(machine.id()),
-        spec: machine.spec().clone(),
+        spec: machine.spec().alone(),
         image_digest: image_digest.to_owned(),
         agent_version: String::new(),
         qemu: qemu.version.clone(),

@@ -76,6 +76,7 @@ impl Recipe {
             network: _,
             may_reboot: _,
             freezable: _,
+            counts_instructions: _,
         } = spec;
         let kernel = kernel.as_ref().map(
             |DirectKernel {
@@ -97,6 +98,7 @@ impl Recipe {
                     (serial, identity(path), format.name().into())
                 }
                 DiskContent::Scratch { mib } => (serial, String::new(), mib.to_string()),
+                DiskContent::Logged { file, .. } => (serial, identity(file), "logged".into()),
             })
             .collect();
         let text = serde_json::json!({
@@ -211,6 +213,7 @@ mod tests {
         assert!(changed(|r| r.spec.disks = vec![ExtraDisk::scratch(65)]));
         assert!(changed(|r| r.spec.invite = false));
         assert!(changed(|r| r.spec.may_reboot = false));
+        assert!(changed(|r| r.spec.counts_instructions = true));
         assert!(changed(|r| r.spec.network = Network::User {
             forward: vec![(1, 2)]
         }));

@@ -102,6 +102,7 @@ const fn hanging(name: &'static str, story: for<'a> fn(&'a mut Lab) -> Telling<'
         tier: Tier::Quick,
         start: Start::Settled,
         deadline: Duration::from_secs(10),
+        nightly: None,
         story,
         needs: &[],
         variants: &[],

@@ -4,6 +4,7 @@
 mod dossier;
 mod fault;
 mod red;
+mod schema;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use host_harness::checks::{self, Check};
 use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Break, Setup};
+use host_harness::lab::{BOOT_DEADLINE, Break, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
 use host_harness::verdict::Outcome;
@@ -52,6 +53,10 @@ fn main() {
     for (name, test) in dossier::TESTS {
         trials.push(Trial::test(format!("dossier::{name}"), *test));
     }
+    trials.push(Trial::test(
+        "schema::what_vexctl_says_fits",
+        schema::what_vexctl_says_fits,
+    ));
     trials.push(Trial::test(
         "red::every_check_has_a_case",
         red::every_check_has_a_case,
@@ -167,6 +172,7 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
         }
     };
     let tools = ToolsRequest {
+        full: true,
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)
@@ -178,6 +184,7 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
         image,
         tools,
         boot_deadline: BOOT_DEADLINE,
+        agent_deadline: FIRST_ANSWER,
         dossiers,
         breaks,
         seed: None,

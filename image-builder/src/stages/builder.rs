@@ -7,11 +7,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::apt::{Archive, PackageSet};
-use crate::data::Recipe;
+use crate::data::{self, Recipe};
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::store::{Entry, Stage};
-use crate::{BuildError, SourceConfig};
+use crate::{BuildError, Manifest, SourceConfig};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "builder";
@@ -88,6 +88,33 @@ pub(crate) async fn make(
         Ok(())
     })
     .await
+}
+
+/// The root in which the module of `image` was built, as it is in the cache. When it is not there any
+/// more, or `config` asks for other packages than the image's, one is made for the image's kernel.
+pub(crate) async fn of_image(
+    site: &Site<'_>,
+    (workspace, mirror): (&Path, Option<&str>),
+    image: &Manifest,
+    config: &SourceConfig,
+) -> Result<Entry, BuildError> {
+    let made = image.stages.iter().find(|stage| stage.name == STAGE);
+    if config.build_packages == image.source.config.build_packages
+        && let Some(made) = made
+        && let Some(entry) = site.find(STAGE, &made.key).await
+    {
+        return Ok(entry);
+    }
+    let recipe = data::recipe(workspace)?;
+    let archive = Archive::open(site, mirror).await?;
+    let release = &image.kernel.release;
+    let asked = packages(&recipe, config, release);
+    let set = archive.resolve(site, &asked).await?;
+    let stage = Stage {
+        name: STAGE,
+        inputs: inputs(&set, release),
+    };
+    make(site, &stage, &archive, &asked, &set, release).await
 }
 
 /// Unpacks a set of packages whose files are in `debs` into `root`.

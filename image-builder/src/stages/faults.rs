@@ -4,12 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::apt::Archive;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::stages::builder;
 use crate::store::Stage;
-use crate::{BuildError, BuildEvent, FaultsRequest, Manifest, Progress, data, host, tree};
+use crate::{BuildError, FaultsRequest, Manifest, Progress, host, tree};
 
 /// Name of the stage.
 const STAGE: &str = "faults";
@@ -30,7 +29,6 @@ pub async fn faults(
     image: &Manifest,
     progress: &dyn Progress,
 ) -> Result<PathBuf, BuildError> {
-    let recipe = data::recipe(&request.workspace)?;
     host::require_tools()?;
     let absolute = |path: &Path| std::path::absolute(path).map_err(BuildError::io("find", path));
     let site = Site {
@@ -43,27 +41,18 @@ pub async fn faults(
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }
     let source = absolute(&request.workspace)?.join(SOURCE);
-    let archive = Archive::open(&site, request.mirror.as_deref()).await?;
     let release = &image.kernel.release;
-    let asked = builder::packages(&recipe, &image.source.config, release);
-    let set = archive.resolve(&site, &asked).await?;
-    let root = Stage {
-        name: builder::STAGE,
-        inputs: builder::inputs(&set, release),
-    };
     let digest = tree::digest(&source).map_err(BuildError::io("read", &source))?;
+    let place = (&*request.workspace, request.mirror.as_deref());
+    let builder = builder::of_image(&site, place, image, &image.source.config).await?;
     let stage = Stage {
         name: STAGE,
         inputs: Inputs::default()
             .with("sources", digest)
-            .with("builder", root.inputs.key())
+            .with("builder", &*builder.record.key)
             .with("kernel", &**release)
             .with("how", format!("{} {BUILD}", builder::ENTER)),
     };
-    progress.event(&BuildEvent::Planned {
-        stages: vec![root.name.into(), STAGE.into()],
-    });
-    let builder = builder::make(&site, &root, &archive, &asked, &set, release).await?;
     let entry = site
         .stage(&stage, async |result| {
             let work = site.scratch(STAGE)?;

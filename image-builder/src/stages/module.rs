@@ -18,7 +18,7 @@ pub(crate) const MODULE: &str = "module.ko";
 /// Same with its debug information: for reading an oops, not for the image.
 pub(crate) const MODULE_DEBUG: &str = "module.debug.ko";
 /// Runs in the builder root: the build, then the module without debug information beside it.
-const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
+pub(crate) const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
     [ -f \"$PRODUCED\" ] || { echo \"error: $* left no $PRODUCED in the tree\"; exit 1; }; \
     rm -rf /build/install; mkdir /build/install; n=0; for file in $INSTALL; do \
     [ -f \"$file\" ] || { echo \"error: $* left no $file in the tree\"; exit 1; }; \
@@ -82,7 +82,12 @@ pub(crate) async fn make(
 }
 
 /// A failed build of the tree, by the compiler's first error.
-fn source_error(error: BuildError, source: &Path, config: &SourceConfig, log: &Path) -> BuildError {
+pub(crate) fn source_error(
+    error: BuildError,
+    source: &Path,
+    config: &SourceConfig,
+    log: &Path,
+) -> BuildError {
     let BuildError::Step {
         source: Failure::Ended { tail, .. },
         ..
@@ -119,7 +124,7 @@ fn first_error(text: &str) -> Option<String> {
 }
 
 /// A value of the module's `.modinfo` section: NUL-terminated `name=value` strings.
-fn modinfo(module: &[u8], name: &str) -> Option<String> {
+pub(crate) fn modinfo(module: &[u8], name: &str) -> Option<String> {
     let field = format!("{name}=");
     module.split(|byte| *byte == 0).find_map(|string| {
         let value = string.strip_prefix(field.as_bytes())?;
@@ -127,8 +132,17 @@ fn modinfo(module: &[u8], name: &str) -> Option<String> {
     })
 }
 
+/// What depmod(8) writes down of a module: aliases, and what has to be loaded before it.
+pub(crate) fn dependencies(module: &[u8]) -> std::collections::BTreeSet<&[u8]> {
+    let fields: [&[u8]; 3] = [b"alias=", b"depends=", b"softdep="];
+    module
+        .split(|byte| *byte == 0)
+        .filter(|string| fields.iter().any(|field| string.starts_with(field)))
+        .collect()
+}
+
 /// A module for another kernel would only be found out by the guest.
-fn check_release(module: &[u8], release: &str) -> Result<(), String> {
+pub(crate) fn check_release(module: &[u8], release: &str) -> Result<(), String> {
     let vermagic = modinfo(module, "vermagic").unwrap_or_else(|| "none".into());
     if vermagic.split(' ').next() == Some(release) {
         Ok(())

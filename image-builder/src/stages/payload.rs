@@ -133,7 +133,8 @@ impl<'a> Payload<'a> {
         made: Made<'_>,
     ) -> Result<(), BuildError> {
         fs::create_dir_all(to).map_err(BuildError::io("make", to))?;
-        let programs = programs::PROGRAMS
+        let programs = programs::IMAGE
+            .programs
             .iter()
             .map(|(_, name)| (name.to_string(), made.programs.dir.join(name)));
         let module = made

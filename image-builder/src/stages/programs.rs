@@ -9,26 +9,54 @@ use crate::run::Site;
 use crate::store::{Entry, Stage};
 use crate::{BuildError, key, tree};
 
-/// Name of the stage.
-pub(crate) const STAGE: &str = "programs";
-/// Cargo packages and the programs they make.
-pub(crate) const PROGRAMS: &[(&str, &str)] = &[
-    ("guest-agent", "vexfs-agent"),
-    ("guest-seed", "vexfs-seed"),
-    ("vexctl", "vexctl"),
-];
-/// Folders and files of the workspace the programs are made from.
-const SOURCES: &[&str] = &["agent-protocol", "guest-agent", "guest-seed", "vexctl"];
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const RUSTFLAGS: &str = "-C target-feature=+crt-static";
+/// Programs that are built together.
+pub(crate) struct Set {
+    /// Name of the stage.
+    pub(crate) stage: &'static str,
+    /// Cargo packages and the programs they make.
+    pub(crate) programs: &'static [(&'static str, &'static str)],
+    /// Folders and files of the workspace they are made from.
+    sources: &'static [&'static str],
+}
+
+/// Name of the stage of [`IMAGE`].
+pub(crate) const STAGE: &str = IMAGE.stage;
+/// Those that are in every image.
+pub(crate) const IMAGE: Set = Set {
+    stage: "programs",
+    programs: &[
+        ("guest-agent", "vexfs-agent"),
+        ("guest-seed", "vexfs-seed"),
+        ("vexctl", "vexctl"),
+    ],
+    sources: &["agent-protocol", "guest-agent", "guest-seed", "vexctl"],
+};
+/// Those of the tools disk, for the checks of the full tier.
+pub(crate) const PROOF: Set = Set {
+    stage: "proof",
+    programs: &[("guest-proof", "vexfs-proof")],
+    sources: &["guest-proof", "vexctl"],
+};
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const RUSTFLAGS: &str = "-C target-feature=+crt-static";
+
+/// What the compiler says of itself.
+pub(crate) async fn rustc(
+    site: &Site<'_>,
+    stage: &str,
+    workspace: &Path,
+) -> Result<String, BuildError> {
+    let command = Site::program("rustc").arg("-vV").current_dir(workspace);
+    site.output(stage, command).await
+}
 
 /// What the programs are made from.
-pub(crate) fn inputs(workspace: &Path, rustc: &str) -> Result<Inputs, BuildError> {
+pub(crate) fn inputs(set: &Set, workspace: &Path, rustc: &str) -> Result<Inputs, BuildError> {
     let mut inputs = Inputs::default()
         .with("rustc", rustc)
         .with("RUSTFLAGS", RUSTFLAGS)
         .with("target", TARGET);
-    for source in SOURCES {
+    for source in set.sources {
         let path = workspace.join(source);
         let digest = if path.is_dir() {
             tree::digest(&path)
@@ -43,16 +71,16 @@ pub(crate) fn inputs(workspace: &Path, rustc: &str) -> Result<Inputs, BuildError
     };
     let (lock, manifest) = (read("Cargo.lock")?, read("Cargo.toml")?);
     // Of a file that is not what we take it for, everything counts.
-    let crates = crates(&lock, &manifest).unwrap_or(lock + &manifest);
+    let crates = crates(set, &lock, &manifest).unwrap_or(lock + &manifest);
     Ok(inputs.with("crates", key::digest(crates)))
 }
 
 /// What the workspace's `Cargo.lock` and `Cargo.toml` say about the programs and the crates they are
 /// made of. The other members have crates of their own, which are nothing to an image.
-fn crates(lock: &str, manifest: &str) -> Option<String> {
+fn crates(set: &Set, lock: &str, manifest: &str) -> Option<String> {
     let lock: toml::Table = toml::from_str(lock).ok()?;
     let manifest: toml::Table = toml::from_str(manifest).ok()?;
-    let (wanted, packages) = reached(&lock)?;
+    let (wanted, packages) = reached(set, &lock)?;
     let mut said: Vec<String> = packages.iter().map(|package| package.to_string()).collect();
     said.sort();
     let workspace = manifest.get("workspace")?;
@@ -62,13 +90,14 @@ fn crates(lock: &str, manifest: &str) -> Option<String> {
     let release = manifest.get("profile").and_then(|p| p.get("release"));
     let rest = [workspace.get("package"), release];
     said.extend(rest.into_iter().flatten().map(ToString::to_string));
-    (wanted.len() > PROGRAMS.len()).then(|| said.join("\n"))
+    (wanted.len() > set.programs.len()).then(|| said.join("\n"))
 }
 
 /// Names and entries of the packages of a lock file that the programs depend on, their own with them.
-fn reached(lock: &toml::Table) -> Option<(Vec<String>, Vec<&toml::Value>)> {
+fn reached<'a>(set: &Set, lock: &'a toml::Table) -> Option<(Vec<String>, Vec<&'a toml::Value>)> {
     let packages = lock.get("package")?.as_array()?;
-    let mut wanted: Vec<String> = PROGRAMS.iter().map(|(name, _)| name.to_string()).collect();
+    let names = set.programs.iter().map(|(name, _)| name.to_string());
+    let mut wanted: Vec<String> = names.collect();
     let mut found = Vec::new();
     let mut n = 0;
     while let Some(next) = wanted.get(n).cloned() {
@@ -96,6 +125,7 @@ fn reached(lock: &toml::Table) -> Option<(Vec<String>, Vec<&toml::Value>)> {
 /// Builds them; the entry has one file for each program.
 pub(crate) async fn make(
     site: &Site<'_>,
+    set: &Set,
     stage: &Stage,
     workspace: &Path,
 ) -> Result<Entry, BuildError> {
@@ -113,11 +143,11 @@ pub(crate) async fn make(
             .arg(&target_dir)
             .env("RUSTFLAGS", RUSTFLAGS)
             .current_dir(workspace);
-        for (package, _) in PROGRAMS {
+        for (package, _) in set.programs {
             command = command.args(["--package", package]);
         }
-        site.step(STAGE, command).await?;
-        for (_, program) in PROGRAMS {
+        site.step(set.stage, command).await?;
+        for (_, program) in set.programs {
             let from = target_dir.join(TARGET).join("release").join(program);
             fs::copy(&from, result.join(program)).map_err(BuildError::io("copy", from))?;
         }
@@ -126,7 +156,7 @@ pub(crate) async fn make(
     .await
 }
 
-/// The crates the programs are made of, by the workspace's `Cargo.lock`, without our own.
+/// The crates an image's programs are made of, by the workspace's `Cargo.lock`, without our own.
 pub(crate) fn third_party(workspace: &Path) -> Result<Vec<Crate>, BuildError> {
     let path = workspace.join("Cargo.lock");
     let text = fs::read_to_string(&path).map_err(BuildError::io("read", path))?;
@@ -134,7 +164,7 @@ pub(crate) fn third_party(workspace: &Path) -> Result<Vec<Crate>, BuildError> {
         return Ok(Vec::new());
     };
     let field = |package: &toml::Value, name: &str| Some(package.get(name)?.as_str()?.to_owned());
-    let packages = reached(&lock).map(|(_, packages)| packages);
+    let packages = reached(&IMAGE, &lock).map(|(_, packages)| packages);
     let crates = packages
         .unwrap_or_default()
         .into_iter()
@@ -187,7 +217,7 @@ lto = "thin"
 
     #[test]
     fn only_crates_of_the_programs_count() {
-        let whole = crates(LOCK, MANIFEST).expect("readable");
+        let whole = crates(&IMAGE, LOCK, MANIFEST).expect("readable");
         for (file, from, to, counts) in [
             (
                 0,
@@ -210,18 +240,21 @@ lto = "thin"
             let changed = text.replace(from, to);
             assert_ne!(*text, changed);
             *text = changed;
-            let said = crates(&lock, &manifest).expect("readable");
+            let said = crates(&IMAGE, &lock, &manifest).expect("readable");
             assert_eq!(said != whole, counts, "{from} -> {to}");
         }
-        assert_eq!(crates("Cargo.lock", MANIFEST), None);
-        assert_eq!(crates(&LOCK.replace("nix", "nux"), "[workspace]"), None);
+        assert_eq!(crates(&IMAGE, "Cargo.lock", MANIFEST), None);
+        assert_eq!(
+            crates(&IMAGE, &LOCK.replace("nix", "nux"), "[workspace]"),
+            None
+        );
     }
 
     #[test]
     fn this_workspace_can_be_read() {
         let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let read = |name| fs::read_to_string(workspace.join(name)).expect("a file");
-        let said = crates(&read("Cargo.lock"), &read("Cargo.toml")).expect("readable");
+        let said = crates(&IMAGE, &read("Cargo.lock"), &read("Cargo.toml")).expect("readable");
         assert!(said.contains("\"libc\"") && !said.contains("ext4-view"));
     }
 }

@@ -9,7 +9,7 @@ use crate::apt::{Archive, PackageSet};
 use crate::data::ToolPrograms;
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::{base, builder};
+use crate::stages::{base, builder, programs, suites};
 use crate::store::Stage;
 use crate::{BuildError, BuildEvent, Progress, ToolsRequest, data, host, key};
 
@@ -66,9 +66,13 @@ pub async fn tools_disk(
     site.sweep().await;
     let archive = Archive::open(&site, request.mirror.as_deref()).await?;
     let set = archive.resolve(&site, &recipe.packages).await?;
+    let mut programs = request.programs.clone();
+    if request.full {
+        programs.extend(for_full_tier(&site, &recipe, &request.workspace).await?);
+    }
     let stage = Stage {
         name: STAGE,
-        inputs: inputs(&recipe, &set, &request.programs)?,
+        inputs: inputs(&recipe, &set, &programs)?,
     };
     progress.event(&BuildEvent::Planned {
         stages: vec![STAGE.into()],
@@ -85,7 +89,7 @@ pub async fn tools_disk(
             builder::unpack(&site, STAGE, &debs, &set, &root).await?;
             let tree = work.path().join("tree");
             bundle(&site, &root, &recipe.programs, &tree).await?;
-            for program in &request.programs {
+            for program in &programs {
                 let name = program.file_name().unwrap_or_default();
                 install(program, &tree.join("bin").join(name))?;
             }
@@ -93,6 +97,33 @@ pub async fn tools_disk(
         })
         .await?;
     Ok(entry.dir.join(DISK))
+}
+
+/// Builds what only checks of the full tier use, and returns the programs.
+async fn for_full_tier(
+    site: &Site<'_>,
+    recipe: &ToolPrograms,
+    workspace: &Path,
+) -> Result<Vec<PathBuf>, BuildError> {
+    let rustc = programs::rustc(site, suites::STAGE, workspace).await?;
+    let suites = Stage {
+        name: suites::STAGE,
+        inputs: suites::inputs(&recipe.crates, &rustc),
+    };
+    let own = Stage {
+        name: programs::PROOF.stage,
+        inputs: programs::inputs(&programs::PROOF, workspace, &rustc)?,
+    };
+    site.progress.event(&BuildEvent::Planned {
+        stages: vec![suites.name.into(), own.name.into()],
+    });
+    let made = suites::make(site, &suites, &recipe.crates, workspace).await?;
+    let names = recipe.crates.iter().map(|program| &program.name);
+    let mut programs: Vec<PathBuf> = names.map(|name| made.dir.join(name)).collect();
+    let made = programs::make(site, &programs::PROOF, &own, workspace).await?;
+    let names = programs::PROOF.programs.iter();
+    programs.extend(names.map(|(_, name)| made.dir.join(name)));
+    Ok(programs)
 }
 
 fn inputs(
@@ -106,7 +137,8 @@ fn inputs(
         .with("how", format!("{WRAPPER} {LABEL}"));
     for program in programs {
         let digest = key::file_digest(program).map_err(BuildError::io("read", program))?;
-        inputs = inputs.with(program.display().to_string(), digest);
+        let name = program.file_name().unwrap_or_default();
+        inputs = inputs.with(name.to_string_lossy(), digest);
     }
     Ok(inputs)
 }

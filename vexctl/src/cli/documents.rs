@@ -1,9 +1,33 @@
-//! Completions and manual pages, made from the command line's own definition.
+//! Completions and manual pages, made from the command line's own definition; JSON schemas.
 
 use super::{Fsck, Mkfs, Vexctl};
 use anyhow::Context;
 use clap::CommandFactory;
 use std::path::Path;
+
+/// The commands that answer in JSON, and the schema of what they say.
+pub const SCHEMAS: [(&str, &str); 8] = [
+    ("config", include_str!("../../schema/config.json")),
+    ("dump", include_str!("../../schema/dump.json")),
+    ("fsck", include_str!("../../schema/fsck.json")),
+    ("info", include_str!("../../schema/info.json")),
+    ("mkfs", include_str!("../../schema/mkfs.json")),
+    ("status", include_str!("../../schema/status.json")),
+    ("vector-get", include_str!("../../schema/vector-get.json")),
+    (
+        "vector-search",
+        include_str!("../../schema/vector-search.json"),
+    ),
+];
+
+/// Writes a schema to stdout.
+pub fn schema(command: &str) -> anyhow::Result<()> {
+    let known = SCHEMAS.iter().find(|(name, _)| *name == command);
+    let (_, schema) =
+        known.context("there is no such schema: `vexctl schema --help` lists them")?;
+    print!("{schema}");
+    Ok(())
+}
 
 /// Writes completions to stdout.
 pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {

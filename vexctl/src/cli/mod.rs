@@ -89,6 +89,12 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// The JSON schema of what a command prints with --format json, to stdout.
+    Schema {
+        /// Of which command.
+        #[arg(value_parser = documents::SCHEMAS.map(|(name, _)| name))]
+        command: String,
+    },
     /// Manual pages, into a directory.
     Man {
         /// The directory; made if need be.
@@ -162,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Metrics(args) => metrics::run(&args),
         Command::Config => config::run(&common.config, common.format),
         Command::Completions { shell } => documents::completions(shell),
+        Command::Schema { command } => documents::schema(&command),
         Command::Man { into } => documents::manual(&into),
         Command::MountHelper => service::mount(&common),
         Command::UmountHelper => service::unmount(&common),

@@ -43,7 +43,7 @@ pub enum Action {
     },
     /// The files below a directory whose vectors are nearest.
     Search {
-        /// The directory.
+        /// The directory; or a .npy, .fvecs or .jsonl file, whose rows are then compared here.
         dir: PathBuf,
         /// As for put.
         vector: String,
@@ -159,9 +159,23 @@ fn paths_of(top: &Path, hits: &[Hit]) -> HashMap<u64, PathBuf> {
     paths
 }
 
+/// The rows of a file by name, or by number where they have none.
+fn names_of(rows: &[Row], hits: &[Hit]) -> HashMap<u64, PathBuf> {
+    let name = |hit: &Hit| {
+        let row = usize::try_from(hit.ino).ok().and_then(|n| rows.get(n))?;
+        let name = row
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("row {}", hit.ino));
+        Some((hit.ino, PathBuf::from(name)))
+    };
+    hits.iter().filter_map(name).collect()
+}
+
 /// The search done here: every file read, every vector compared.
 fn search_here(top: &Path, query: &[f32], metric: vectors::Metric, k: usize) -> (Vec<Hit>, u64) {
     let (mut hits, mut scanned) = (Vec::new(), 0);
+    let compared = vectors::Query::new(metric, query);
     walk(top, &mut |path, ino| {
         let vector = File::open(path)
             .and_then(|file| vectors::get(&file))
@@ -171,17 +185,38 @@ fn search_here(top: &Path, query: &[f32], metric: vectors::Metric, k: usize) -> 
             return;
         };
         scanned += 1;
-        let score = vectors::score(metric, query, &vector);
+        let score = compared.score(&vector);
         hits.push(Hit {
             ino,
             score,
             ..Hit::default()
         });
     });
+    (nearest(hits, k), scanned)
+}
+
+fn nearest(mut hits: Vec<Hit>, k: usize) -> Vec<Hit> {
     hits.sort_by(|a, b| a.score.total_cmp(&b.score).then(a.ino.cmp(&b.ino)));
     hits.dedup_by_key(|hit| hit.ino);
     hits.truncate(k);
-    (hits, scanned)
+    hits
+}
+
+/// The search among the rows of a file: a hit's inode number is the row's, from 0.
+fn search_rows(rows: &[Row], query: &[f32], metric: vectors::Metric, k: usize) -> (Vec<Hit>, u64) {
+    let compared = vectors::Query::new(metric, query);
+    let fits = (0..)
+        .zip(rows)
+        .filter(|(_, row)| row.vector.len() == query.len());
+    let hits: Vec<Hit> = fits
+        .map(|(ino, row)| Hit {
+            ino,
+            score: compared.score(&row.vector),
+            ..Hit::default()
+        })
+        .collect();
+    let scanned = hits.len() as u64;
+    (nearest(hits, k), scanned)
 }
 
 fn show(vector: &[f32], path: &Path, format: Format) {
@@ -260,14 +295,23 @@ pub fn run(action: &Action, format: Format, quiet: bool) -> anyhow::Result<()> {
             let query = read_vector(vector)?;
             let opened = File::open(dir).map_err(|error| remedy(error, dir))?;
             let began = std::time::Instant::now();
-            let (hits, scanned) = if *reference {
+            let rows = match dir.is_file() {
+                true => read_rows(dir)?,
+                false => Vec::new(),
+            };
+            let (hits, scanned) = if dir.is_file() {
+                search_rows(&rows, &query, metric.metric(), *k)
+            } else if *reference {
                 search_here(dir, &query, metric.metric(), *k)
             } else {
                 vectors::search(&opened, &query, metric.metric(), *k)
                     .map_err(|error| remedy(error, dir))?
             };
             let took = began.elapsed();
-            let paths = paths_of(dir, &hits);
+            let paths = match dir.is_file() {
+                true => names_of(&rows, &hits),
+                false => paths_of(dir, &hits),
+            };
             let place = |hit: &Hit| paths.get(&hit.ino).cloned().unwrap_or_default();
             match format {
                 Format::Json => print_json(&json!({

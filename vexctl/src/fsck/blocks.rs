@@ -65,12 +65,6 @@ impl Check {
         true
     }
 
-    /// Takes a free block for a repair.
-    pub(super) fn take_block(&mut self) -> Option<u64> {
-        let block = (0..self.disk.sb.blocks.get()).find(|&block| !self.is_held(block))?;
-        self.hold(block, 1).then_some(block)
-    }
-
     /// Free blocks by what was found.
     pub(super) fn free_blocks(&self) -> u64 {
         let held: u64 = (0..self.disk.sb.blocks.get())

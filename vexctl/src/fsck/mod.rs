@@ -9,6 +9,7 @@
 mod blocks;
 mod disk;
 mod inodes;
+mod lost;
 mod names;
 mod totals;
 
@@ -21,7 +22,7 @@ use crate::ondisk::{
     STATE_CLEAN, group_block,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -97,6 +98,8 @@ struct Check {
     /// A bit for every block: held by something.
     held: Vec<u64>,
     groups_read: Vec<Option<Group>>,
+    /// Groups a repair took something from.
+    touched: BTreeSet<u32>,
     known: BTreeMap<u32, Known>,
 }
 
@@ -233,6 +236,7 @@ pub fn check(path: &Path, repair: bool) -> Result<Report, Flaw> {
         groups,
         held: vec![0; words],
         groups_read: Vec::new(),
+        touched: BTreeSet::new(),
         known: BTreeMap::new(),
     };
     if let Err(why) = journal {

@@ -10,16 +10,45 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 const FIRST: usize = 32;
 
 /// One entry as it lies in its block.
-struct Entry {
-    at: usize,
-    ino: u32,
-    rec_len: usize,
+pub(super) struct Entry {
+    pub(super) at: usize,
+    pub(super) ino: u32,
+    pub(super) rec_len: usize,
     kind: u8,
-    name: Vec<u8>,
+    pub(super) name: Vec<u8>,
+}
+
+impl Entry {
+    /// Bytes it needs.
+    fn used(&self) -> usize {
+        match self.ino {
+            0 => 0,
+            _ => (self.name.len() + 15) & !7,
+        }
+    }
+
+    /// Bytes another entry could have.
+    pub(super) fn room(&self) -> usize {
+        self.rec_len - self.used()
+    }
+}
+
+/// Puts a name into the room of `spot`, an entry of the block `data`.
+pub(super) fn put(data: &mut [u8], spot: &Entry, ino: u32, kind: u8, name: &[u8]) {
+    let short = |n: usize| u16::try_from(n).unwrap_or(0).to_le_bytes();
+    let at = spot.at + spot.used();
+    if spot.used() > 0 {
+        data[spot.at + 4..spot.at + 6].copy_from_slice(&short(spot.used()));
+    }
+    data[at..at + 4].copy_from_slice(&ino.to_le_bytes());
+    data[at + 4..at + 6].copy_from_slice(&short(spot.room()));
+    data[at + 6] = u8::try_from(name.len()).unwrap_or(0);
+    data[at + 7] = kind;
+    data[at + 8..at + 8 + name.len()].copy_from_slice(name);
 }
 
 /// The entries of a block; `Err` with the place from which on it makes no sense.
-fn parse(data: &[u8], most: u32) -> Result<Vec<Entry>, (Vec<Entry>, usize)> {
+pub(super) fn parse(data: &[u8], most: u32) -> Result<Vec<Entry>, (Vec<Entry>, usize)> {
     let mut entries = Vec::new();
     let mut at = FIRST;
     while at < BLOCK_SIZE {
@@ -56,7 +85,7 @@ fn parse(data: &[u8], most: u32) -> Result<Vec<Entry>, (Vec<Entry>, usize)> {
     Ok(entries)
 }
 
-fn empty_block(block: u64, owner: u32, generation: u32) -> Vec<u8> {
+pub(super) fn empty_block(block: u64, owner: u32, generation: u32) -> Vec<u8> {
     let mut data = vec![0; BLOCK_SIZE];
     let mut header = Header::new_zeroed();
     header.magic = DIR_MAGIC.into();
@@ -71,7 +100,7 @@ fn empty_block(block: u64, owner: u32, generation: u32) -> Vec<u8> {
 
 impl Check {
     /// Walks all directories that can be reached from `top`, which `seen` does not hold yet.
-    fn walk(&mut self, top: u32, seen: &mut HashSet<u32>) -> Result<(), Flaw> {
+    pub(super) fn walk(&mut self, top: u32, seen: &mut HashSet<u32>) -> Result<(), Flaw> {
         seen.insert(top);
         let mut waiting = vec![top];
         while let Some(dir) = waiting.pop() {
@@ -87,57 +116,6 @@ impl Check {
         self.walk(ROOT_INO, &mut seen)?;
         self.lost(&mut seen)?;
         self.links();
-        Ok(())
-    }
-
-    /// Whether an inode ought to have a name and has none.
-    fn is_lost(&self, ino: u32) -> bool {
-        let Some(known) = self.known.get(&ino) else {
-            return false;
-        };
-        ino != ROOT_INO && known.names == 0 && !(known.orphan && known.links == 0)
-    }
-
-    /// Finds and reconnects what no name leads to. What is below a lost directory is found through
-    /// it, so only its top is given a name.
-    fn lost(&mut self, seen: &mut HashSet<u32>) -> Result<(), Flaw> {
-        let all: Vec<u32> = self
-            .known
-            .keys()
-            .copied()
-            .filter(|&ino| self.is_lost(ino))
-            .collect();
-        let is_dir = |check: &Self, ino: u32| check.known.get(&ino).is_some_and(Known::is_dir);
-        let parent_lost = |check: &Self, ino: u32| {
-            check
-                .known
-                .get(&ino)
-                .is_some_and(|known| check.is_lost(known.parent))
-        };
-        let mut tops: Vec<u32> = all
-            .iter()
-            .copied()
-            .filter(|&ino| is_dir(self, ino) && !parent_lost(self, ino))
-            .collect();
-        for &top in &tops {
-            self.walk(top, seen)?;
-        }
-        // Directories that are each other's parent, and then files.
-        for dirs in [true, false] {
-            for &ino in &all {
-                if is_dir(self, ino) == dirs && self.is_lost(ino) && !tops.contains(&ino) {
-                    tops.push(ino);
-                    if dirs {
-                        self.walk(ino, seen)?;
-                    }
-                }
-            }
-        }
-        for ino in tops {
-            if self.found("lost", format!("inode {ino} is in use and has no name")) {
-                self.reconnect(ino)?;
-            }
-        }
         Ok(())
     }
 
@@ -264,7 +242,7 @@ impl Check {
     }
 
     /// Changes an inode; a read error leaves it, and the finding will come again.
-    fn edit(&mut self, ino: u32, change: impl FnOnce(&mut crate::ondisk::Inode)) {
+    pub(super) fn edit(&mut self, ino: u32, change: impl FnOnce(&mut crate::ondisk::Inode)) {
         if let Ok(mut inode) = self.read_inode(ino) {
             change(&mut inode);
             let _ = self.write_inode(ino, &inode);
@@ -290,111 +268,6 @@ impl Check {
                 }
             }
         }
-    }
-
-    /// Gives a lost inode the name `#number` in the root directory.
-    fn reconnect(&mut self, ino: u32) -> Result<(), Flaw> {
-        let name = format!("#{ino}").into_bytes();
-        let kind = self
-            .known
-            .get(&ino)
-            .map_or(0, |k| u8::try_from(k.mode >> 12).unwrap_or(0));
-        let block = match self.root_room()? {
-            Some(block) => block,
-            None => {
-                let what = format!("no room for the name of inode {ino} in the root directory");
-                self.found_for_good("lost", what);
-                return Ok(());
-            }
-        };
-        let mut data = self.disk.read(block)?;
-        let need = (name.len() + 15) & !7;
-        let most = self.groups * self.group_inodes;
-        let spot = parse(&data, most).ok().and_then(|entries| {
-            entries.into_iter().find(|e| {
-                let used = if e.ino == 0 {
-                    0
-                } else {
-                    (e.name.len() + 15) & !7
-                };
-                e.rec_len - used >= need
-            })
-        });
-        let Some(spot) = spot else { return Ok(()) };
-        let used = if spot.ino == 0 {
-            0
-        } else {
-            (spot.name.len() + 15) & !7
-        };
-        let (at, left) = (
-            spot.at + used,
-            u16::try_from(spot.rec_len - used).unwrap_or(0),
-        );
-        if used > 0 {
-            let used = u16::try_from(used).unwrap_or(0);
-            data[spot.at + 4..spot.at + 6].copy_from_slice(&used.to_le_bytes());
-        }
-        data[at..at + 4].copy_from_slice(&ino.to_le_bytes());
-        data[at + 4..at + 6].copy_from_slice(&left.to_le_bytes());
-        data[at + 6] = u8::try_from(name.len()).unwrap_or(0);
-        data[at + 7] = kind;
-        data[at + 8..at + 8 + name.len()].copy_from_slice(&name);
-        self.disk.write_sealed(block, data);
-        let is_dir = self.known.get(&ino).is_some_and(Known::is_dir);
-        if is_dir {
-            self.edit(ino, |inode| inode.parent = ROOT_INO.into());
-        }
-        if let Some(known) = self.known.get_mut(&ino) {
-            known.names = 1;
-        }
-        if let Some(root) = self.known.get_mut(&ROOT_INO) {
-            root.subdirectories += u32::from(is_dir);
-        }
-        Ok(())
-    }
-
-    /// A block of the root directory with room for a short name, made if need be.
-    fn root_room(&mut self) -> Result<Option<u64>, Flaw> {
-        let Some(root) = self.known.get(&ROOT_INO).cloned() else {
-            return Ok(None);
-        };
-        let most = self.groups * self.group_inodes;
-        for &block in &root.dir_blocks {
-            let fits = |e: &Entry| {
-                let used = if e.ino == 0 {
-                    0
-                } else {
-                    (e.name.len() + 15) & !7
-                };
-                e.rec_len - used >= 32
-            };
-            if parse(&self.disk.read(block)?, most).is_ok_and(|entries| entries.iter().any(fits)) {
-                return Ok(Some(block));
-            }
-        }
-        let mut inode = self.read_inode(ROOT_INO)?;
-        let count = usize::from(inode.extent_count.get());
-        if inode.extent_level.get() != 0 || count >= inode.root.len() {
-            return Ok(None);
-        }
-        let Some(block) = self.take_block() else {
-            return Ok(None);
-        };
-        inode.root[count] = crate::ondisk::Extent {
-            block: u32::try_from(root.dir_blocks.len()).unwrap_or(0).into(),
-            length: 1.into(),
-            start: block.into(),
-        };
-        inode.extent_count = u16::try_from(count + 1).unwrap_or(0).into();
-        inode.size = (inode.size.get() + BLOCK_SIZE as u64).into();
-        inode.blocks = (inode.blocks.get() + 1).into();
-        self.write_inode(ROOT_INO, &inode)?;
-        self.disk
-            .write_sealed(block, empty_block(block, ROOT_INO, root.generation));
-        if let Some(root) = self.known.get_mut(&ROOT_INO) {
-            root.dir_blocks.push(block);
-        }
-        Ok(Some(block))
     }
 
     /// An empty root directory in place of one that is gone.

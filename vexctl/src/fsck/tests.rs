@@ -250,7 +250,22 @@ fn a_file_that_lost_its_name_is_found_again() {
     victim.edit_entry("/d", "two", |entry| entry[..4].fill(0));
     assert!(victim.kinds().contains(&"lost"));
     assert_eq!(check(victim.file.path(), true).unwrap().exit_code(), 1);
-    assert_eq!(victim.ino(&format!("/#{ino}")), ino);
+    assert_eq!(victim.ino(&format!("/lost+found/#{ino}")), ino);
+}
+
+#[test]
+fn what_a_repair_takes_is_no_damage() {
+    // The directory lost+found needs an inode and a block; only the name is told to be lost.
+    let victim = Victim::new();
+    victim.edit_entry("/d", "two", |entry| entry[..4].fill(0));
+    let report = check(victim.file.path(), true).unwrap();
+    let kinds: Vec<_> = report.findings.iter().map(|f| f.kind).collect();
+    assert_eq!(kinds, ["lost"]);
+    assert_eq!(victim.kinds(), [""; 0]);
+    assert_eq!(
+        victim.inode(victim.ino("/lost+found")).mode.get(),
+        0o040_700
+    );
 }
 
 #[test]
@@ -261,7 +276,7 @@ fn a_lost_directory_comes_back_with_what_is_in_it() {
     victim.block(victim.dir_block("/"), true, |data| data[at..at + 4].fill(0));
     assert_eq!(check(victim.file.path(), true).unwrap().exit_code(), 1);
     assert_eq!(victim.kinds(), [""; 0]);
-    victim.ino(&format!("/#{ino}/e/second"));
+    victim.ino(&format!("/lost+found/#{ino}/e/second"));
 }
 
 #[test]

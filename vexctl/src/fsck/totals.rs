@@ -116,7 +116,7 @@ impl Check {
                     wrong = true;
                 }
             }
-            if wrong && self.repair {
+            if self.repair && (wrong || self.touched.contains(&number)) {
                 self.disk
                     .write_sealed(group_block(number), right.as_bytes().to_vec());
             }

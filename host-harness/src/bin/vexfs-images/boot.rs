@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use host_harness::machine::{Death, Machine, MachineEvent, MachineSpec};
+use host_harness::machine::{Death, Firmware, Machine, MachineEvent, MachineSpec};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::options::{self, Machines, Place};
@@ -21,6 +21,9 @@ pub struct Args {
     /// Memory of the guest in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..=1_048_576))]
     memory: u32,
+    /// What runs first in the guest
+    #[arg(long, value_name = "bios|uefi", default_value = "bios", value_parser = options::firmware)]
+    firmware: Firmware,
     /// Without the credential that makes the agent listen
     #[arg(long)]
     uninvited: bool,
@@ -41,6 +44,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         accelerator: host.accel.chosen,
         vsock: Some(host.vsock.chosen),
         memory_mib: args.memory,
+        firmware: args.firmware,
         invite: !args.uninvited,
         ..MachineSpec::new("boot", image.disk.clone(), &logs)
     })

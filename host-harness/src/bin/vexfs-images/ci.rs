@@ -1,15 +1,21 @@
 //! `vexfs-images ci`: what `ci/pipeline` calls.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use host_harness::checks::Tier;
 use host_harness::event::Event;
-use host_harness::report::TerminalReporter;
+use host_harness::host::Host;
+use host_harness::layout::Layout;
+use host_harness::report::build::{BuildLog, BuildReport};
+use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
+use image_builder::Image;
 
-use crate::options::{Machines, Place};
+use crate::delivery::{self, Delivery};
+use crate::options::{self, Machines, Place};
 use crate::summary::Summary;
-use crate::{build, validate};
+use crate::{build, report, validate};
 
 /// Options of `ci`.
 #[derive(Debug, clap::Args)]
@@ -21,43 +27,120 @@ pub struct Args {
     #[command(flatten)]
     again: build::Revalidate,
     #[command(flatten)]
+    delivery: Delivery,
+    #[command(flatten)]
     place: Place,
     #[command(flatten)]
     machines: Machines,
 }
 
-/// Builds, validates, reports, and ends with ten lines that say what came of it.
+/// What building and checking came to.
+#[derive(Default)]
+struct Outcome {
+    images: Vec<Image>,
+    not_built: Vec<(String, String)>,
+    built: Duration,
+    code: u8,
+}
+
+/// Builds, validates, reports, bundles, publishes and tells, and ends with a few lines that say what
+/// came of it.
 pub async fn run(mut args: Args) -> anyhow::Result<u8> {
-    // A release is tagged in the CI system; the tag is the version.
-    if let Ok(tag) = std::env::var("CI_TAG") {
-        args.what.vexfs_version = build::version(&tag).map_err(crate::options::Usage)?;
+    // A release is tagged in the CI system; the tag is the version. Most systems have the variable empty
+    // where there is no tag.
+    if let Some(tag) = std::env::var("CI_TAG").ok().filter(|tag| !tag.is_empty()) {
+        args.what.vexfs_version = build::version(&tag).map_err(options::Usage)?;
     }
+    // What is said of the checks goes for the builds too.
+    args.what.at_once = args.which.parallel;
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
-    let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
+    let begin = Instant::now();
     let summary = Summary::default();
-    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(summary.listener())]);
+    let log = BuildLog::default();
+    let reporters = SharedReporters::new(vec![
+        Box::new(TerminalReporter::new(args.what.verbose, args.what.explain)),
+        Box::new(summary.listener()),
+        Box::new(log.clone()),
+        Box::new(Recorder::new(&layout, &host)),
+    ]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });
-    let begin = Instant::now();
-    let images = build::images(&layout, &host, &args.what, true, &reporters).await?;
-    let built = begin.elapsed();
-    let code = validate::judge(
+    let mut report = BuildReport {
+        host: host.facts(),
+        ..BuildReport::default()
+    };
+    let outcome = make(&args, &layout, &host, &reporters).await;
+    let (outcome, error) = match outcome {
+        Ok(outcome) => (outcome, None),
+        // What went wrong before any image is news too.
+        Err(error) => {
+            report.problems.push(format!("{error:#}"));
+            (Outcome::default(), Some(error))
+        }
+    };
+    let tier = Tier::from(args.which.test_type);
+    let rows = outcome.images.iter().map(|image| log.row(image, tier));
+    report.images = rows.collect();
+    report.not_built = outcome.not_built.iter().cloned().collect();
+    report.seconds = begin.elapsed().as_secs_f64();
+    let spent = (outcome.built, begin.elapsed());
+    let text = summary.text(
         &layout,
         &host,
-        images.clone(),
+        &outcome.images,
         &args.which,
-        args.again.rule(),
-        &reporters,
-    )
-    .await?;
-    let text = summary.text(&layout, &host, &images, &args.which, built, begin.elapsed());
+        spent.0,
+        spent.1,
+    );
     // With a JUnit file elsewhere, nobody has made the folder yet.
-    let file = layout.reports().join("summary.txt");
     std::fs::create_dir_all(layout.reports())
-        .and_then(|()| std::fs::write(&file, &text))
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    print!("\n{text}");
-    Ok(code)
+        .with_context(|| format!("cannot make {}", layout.reports().display()))?;
+    delivery::write(&layout.reports().join("summary.txt"), &text)?;
+    if let Err(error) = report::make(&layout, &report::Format::ALL, None, None).await {
+        report
+            .problems
+            .push(format!("there is no report page: {error:#}"));
+    }
+    let delivered = args
+        .delivery
+        .deliver(&layout, &outcome.images, &args.which, &log, &mut report)
+        .await;
+    print!("\n{text}{}", delivery::lines(&layout, &report));
+    match (error, delivered) {
+        (Some(error), _) => Err(error),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Ok(outcome.code),
+    }
+}
+
+/// Builds and checks; a variant that is not built does not stop the others.
+async fn make(
+    args: &Args,
+    layout: &Layout,
+    host: &Host,
+    reporters: &SharedReporters,
+) -> anyhow::Result<Outcome> {
+    let begin = Instant::now();
+    let built = build::images(layout, host, &args.what, true, reporters).await?;
+    let mut outcome = Outcome {
+        built: begin.elapsed(),
+        ..Outcome::default()
+    };
+    if !built.images.is_empty() {
+        let again = args.again.rule();
+        let images = built.images.clone();
+        outcome.code = validate::judge(layout, host, images, &args.which, again, reporters).await?;
+    }
+    let failures = built.failures.iter();
+    outcome.not_built = failures
+        .map(|(variant, error)| (variant.clone(), error.to_string()))
+        .collect();
+    outcome.images = built.images.clone();
+    if let Some(error) = built.error() {
+        eprintln!("error: {error:#}");
+        outcome.code = options::exit_code(&error);
+    }
+    Ok(outcome)
 }

@@ -7,16 +7,19 @@ mod boot;
 mod build;
 mod ci;
 mod clean;
+mod delivery;
 mod diff;
 mod doctor;
 mod exec;
 mod list;
 mod options;
+mod perf;
 mod reopen;
 mod report;
 mod rerun;
 mod shell;
 mod size;
+mod ssh;
 mod summary;
 mod validate;
 mod verify;
@@ -46,6 +49,8 @@ enum Command {
     Exec(exec::Args),
     /// Boot an image and open a shell in it
     Shell(shell::Args),
+    /// Boot an image and log in to it over SSH, or run a program over it
+    Ssh(ssh::Args),
     /// Go back into the failed machine of a dossier
     Reopen(reopen::Args),
     /// Run the check of a dossier again, the same way
@@ -56,7 +61,9 @@ enum Command {
     Verify(verify::Args),
     /// What takes the room in an image, by package and folder, and the time of its boot, by unit
     Size(size::Args),
-    /// Work with the reports of several runs
+    /// Measure, and say whether something got slower
+    Perf(perf::Args),
+    /// Tell what was built, checked and measured as a page, Markdown and JSON; or merge JUnit files
     Report(report::Args),
     /// Show the images and the snapshots there are
     List(list::Args),
@@ -64,7 +71,7 @@ enum Command {
     Clean(clean::Args),
     /// What this host offers, and what is missing with the command that mends it
     Doctor(doctor::Args),
-    /// Build, validate and report, as continuous integration does
+    /// Build, validate, report, bundle and publish, as continuous integration does
     Ci(ci::Args),
 }
 
@@ -124,14 +131,16 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Boot(args) => boot::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Shell(args) => shell::run(args).await,
+        Command::Ssh(args) => ssh::run(args).await,
         Command::Reopen(args) => reopen::run(args).await,
         Command::Rerun(args) => rerun::run(args).await,
         Command::Diff(args) => diff::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Size(args) => size::run(args).await,
-        Command::Report(args) => report::run(&args),
+        Command::Report(args) => report::run(args).await,
+        Command::Perf(args) => perf::run(args).await,
         Command::List(args) => list::run(&args),
-        Command::Clean(args) => clean::run(&args),
+        Command::Clean(args) => clean::run(&args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Ci(args) => ci::run(args).await,
     }

@@ -10,7 +10,7 @@ use host_harness::dossier::DossierError;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::layout::Layout;
-use host_harness::machine::{Machine, MachineSpec, VsockBackend, accel};
+use host_harness::machine::{Firmware, Machine, MachineSpec, VsockBackend, accel};
 use image_builder::{BuildError, Image};
 
 /// The most a single request of an interactive command may take.
@@ -66,8 +66,22 @@ fn backend(word: &str) -> Result<VsockBackend, String> {
     }
 }
 
+/// A firmware by its name.
+pub fn firmware(word: &str) -> Result<Firmware, String> {
+    match word {
+        "bios" => Ok(Firmware::Bios),
+        "uefi" => Ok(Firmware::Uefi),
+        other => Err(format!("unknown firmware `{other}`: it is bios or uefi")),
+    }
+}
+
 /// The image a user means: a variant's name, an image's folder, or the disk in it.
 pub fn image(layout: &Layout, word: &Path) -> anyhow::Result<Image> {
+    image_in(&layout.images(), word)
+}
+
+/// The same, with the images in that folder.
+pub fn image_in(images: &Path, word: &Path) -> anyhow::Result<Image> {
     if word.is_dir() {
         return Image::open(word).with_context(|| format!("image {}", word.display()));
     }
@@ -78,11 +92,11 @@ pub fn image(layout: &Layout, word: &Path) -> anyhow::Result<Image> {
     let Some(variant) = word.to_str().filter(|w| !w.contains('/')) else {
         bail!(Usage(format!("no image at {}", word.display())));
     };
-    match Image::find(&layout.out, variant)? {
+    match Image::find_in(images, variant)? {
         Some(image) => Ok(image),
         None => bail!(Usage(format!(
             "no image for variant `{variant}` in {}: run `cargo images build --variants {variant}`",
-            layout.images().display()
+            images.display()
         ))),
     }
 }

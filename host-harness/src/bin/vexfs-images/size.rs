@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use host_harness::lab::Failure;
+use host_harness::report::model::NO_PACKAGE;
 use image_builder::inspect::{Kind, Tree};
 
 use crate::options::{self, Machines, Place};
@@ -27,8 +28,6 @@ pub struct Args {
     machines: Machines,
 }
 
-/// Paths that no package of the distribution brought: ours, and what was made while building.
-const NO_PACKAGE: &str = "(no package)";
 /// The most systemd may take to come to rest.
 const SETTLED: Duration = Duration::from_secs(120);
 

@@ -64,10 +64,7 @@ impl Summary {
             .iter()
             .map(|(name, seconds)| format!("{name} {seconds:.0} s"))
             .collect();
-        let junit = which
-            .junit
-            .clone()
-            .unwrap_or_else(|| layout.reports().join("junit.xml"));
+        let junit = which.junit_file(layout);
         let mut lines = Vec::new();
         let mut line = |name: &str, text: String| lines.push(format!("{name:<12} {text}"));
         for image in images {
@@ -140,7 +137,11 @@ impl Summary {
                 )),
             ),
         );
-        line("report", junit.display().to_string());
+        line(
+            "report",
+            layout.reports().join("index.html").display().to_string(),
+        );
+        line("junit", junit.display().to_string());
         line("logs", layout.logs().display().to_string());
         let mut text = String::new();
         for line in lines {

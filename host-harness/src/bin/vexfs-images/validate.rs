@@ -10,9 +10,9 @@ use host_harness::checks::{self, Tier};
 use host_harness::dossier::{Keep, Policy};
 use host_harness::event::Event;
 use host_harness::host::Host;
-use host_harness::lab::{BOOT_DEADLINE, Setup};
+use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
-use host_harness::report::{JunitReporter, TerminalReporter};
+use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
 use host_harness::runner::{self, SharedReporters};
 use host_harness::stored::{self, Basis};
 use image_builder::{BuildEvent, Image, ToolsRequest};
@@ -46,6 +46,12 @@ pub struct Which {
     /// Seconds from power-on to the agent's answer, at most
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub boot_timeout: Option<u64>,
+    /// Seconds the agent may take to answer once the machine runs: the handshake, and the first request
+    #[arg(long, visible_alias = "ssh-timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub agent_timeout: Option<u64>,
+    /// Every check leaves a dossier with its disks and its machine, passed ones too; the same as --keep passed
+    #[arg(long, conflicts_with = "keep")]
+    pub no_cleanup: bool,
     /// Which checks leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
     #[arg(long, value_enum, value_name = "passed|failed|none")]
     pub keep: Option<Keep>,
@@ -60,12 +66,31 @@ pub struct Which {
     pub retries: u32,
 }
 
+impl From<TestType> for Tier {
+    fn from(wish: TestType) -> Tier {
+        match wish {
+            TestType::BootOnly => Tier::BootOnly,
+            TestType::Quick => Tier::Quick,
+            TestType::Full => Tier::Full,
+        }
+    }
+}
+
 impl Which {
+    /// Where the JUnit report goes.
+    pub fn junit_file(&self, layout: &Layout) -> PathBuf {
+        let named = self.junit.clone();
+        named.unwrap_or_else(|| layout.reports().join("junit.xml"))
+    }
+
     /// Which checks leave a dossier: the environment's wish, unless the command line has one.
     fn dossiers(&self) -> anyhow::Result<Policy> {
         let wish = Policy::from_env().map_err(Usage)?;
         Ok(Policy {
-            keep: self.keep.unwrap_or(wish.keep),
+            keep: match self.no_cleanup {
+                true => Keep::Passed,
+                false => self.keep.unwrap_or(wish.keep),
+            },
             dump_memory: self.dump_memory || wish.dump_memory,
             ..wish
         })
@@ -75,9 +100,15 @@ impl Which {
 /// Options of `validate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Images: variants, folders or disks
-    #[arg(default_value = "minimal", value_name = "IMAGE")]
+    /// Images: variants, folders or disks [default: minimal]
+    #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
+    /// The same, separated by commas, or `all` that are there
+    #[arg(long, value_delimiter = ',', value_name = "VARIANTS")]
+    variants: Vec<PathBuf>,
+    /// Folder with the images [default: images in the output folder]
+    #[arg(long, value_name = "DIR")]
+    images_dir: Option<PathBuf>,
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
@@ -92,14 +123,11 @@ pub struct Args {
 /// Boots images and runs the checks.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
-    let images = args
-        .images
-        .iter()
-        .map(|word| options::image(&layout, word))
-        .collect::<anyhow::Result<Vec<Image>>>()?;
+    let images = named(&args, &layout)?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.verbose, false);
-    let reporters = SharedReporters::new(vec![Box::new(terminal)]);
+    let recorder = Recorder::new(&layout, &host);
+    let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
     });
@@ -112,6 +140,33 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         &reporters,
     )
     .await
+}
+
+/// The images asked for.
+fn named(args: &Args, layout: &Layout) -> anyhow::Result<Vec<Image>> {
+    let dir = args.images_dir.clone().unwrap_or_else(|| layout.images());
+    let mut words: Vec<PathBuf> = args.images.iter().chain(&args.variants).cloned().collect();
+    if words.is_empty() {
+        words.push("minimal".into());
+    }
+    let mut images = Vec::new();
+    for word in words {
+        match word.to_str() {
+            Some("all") => {
+                let all = Image::all(&dir)?;
+                if all.is_empty() {
+                    return Err(Usage(format!(
+                        "no image in {}: run `cargo images build --variants all`",
+                        dir.display()
+                    ))
+                    .into());
+                }
+                images.extend(all);
+            }
+            _ => images.push(options::image_in(&dir, &word)?),
+        }
+    }
+    Ok(images)
 }
 
 /// When checks run that have passed before.
@@ -132,12 +187,7 @@ pub async fn judge(
     again: Again,
     reporters: &SharedReporters,
 ) -> anyhow::Result<u8> {
-    let tier = match which.test_type {
-        TestType::BootOnly => Tier::BootOnly,
-        TestType::Quick => Tier::Quick,
-        TestType::Full => Tier::Full,
-    };
-    let selected: Vec<_> = checks::selected(tier, &which.check).collect();
+    let selected: Vec<_> = checks::selected(which.test_type.into(), &which.check).collect();
     if selected.is_empty() {
         let names: Vec<&str> = checks::REGISTRY.iter().map(|c| c.name).collect();
         return Err(Usage(format!(
@@ -148,15 +198,13 @@ pub async fn judge(
         .into());
     }
     let begin = Instant::now();
-    let junit = which
-        .junit
-        .clone()
-        .unwrap_or_else(|| layout.reports().join("junit.xml"));
+    let junit = which.junit_file(layout);
     reporters.subscribe(Box::new(JunitReporter::new(&junit)));
     reporters.catch_up(&Event::RunStarted {
         facts: host.facts(),
     });
-    let tools = tools(layout, reporters).await?;
+    let full = selected.iter().any(|check| check.tier == Tier::Full);
+    let tools = tools(layout, full, reporters).await?;
     let manner = runner::Manner {
         jobs: which.parallel.unwrap_or_else(runner::jobs),
         retries: which.retries,
@@ -175,6 +223,9 @@ pub async fn judge(
             boot_deadline: which
                 .boot_timeout
                 .map_or(BOOT_DEADLINE, Duration::from_secs),
+            agent_deadline: which
+                .agent_timeout
+                .map_or(FIRST_ANSWER, Duration::from_secs),
             breaks: Vec::new(),
             dossiers,
             seed: None,
@@ -217,9 +268,14 @@ pub async fn judge(
     Ok(tally.exit_code())
 }
 
-/// The disk with the tools that checks bring along.
-async fn tools(layout: &Layout, reporters: &SharedReporters) -> anyhow::Result<PathBuf> {
+/// The disk with the tools that checks bring along; those of the full tier bring more.
+async fn tools(
+    layout: &Layout,
+    full: bool,
+    reporters: &SharedReporters,
+) -> anyhow::Result<PathBuf> {
     let request = ToolsRequest {
+        full,
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)

@@ -116,8 +116,13 @@ fn cases() -> Vec<(&'static str, (MachineSpec, Wiring))> {
         forward: vec![(2222, 22), (8080, 80)],
     };
     let (kernel_spec, kernel_wiring) = kernel_vsock(spec(), wiring());
+    let logged = MachineSpec {
+        disks: vec![ExtraDisk::logged("/cut/disk.raw".into(), "/cut/log".into())],
+        ..spec()
+    };
     vec![
         ("tcg-user-invited-bios", (spec(), wiring())),
+        ("logged-disk", fork(logged, wiring(), true)),
         ("tcg-user-uninvited-bios", uninvited(spec(), wiring())),
         ("tcg-kernel-invited-bios", kernel_vsock(spec(), wiring())),
         ("kvm-user-invited-bios", (kvm(spec()), wiring())),
@@ -144,6 +149,14 @@ fn cases() -> Vec<(&'static str, (MachineSpec, Wiring))> {
             )
         }),
         ("fork-user", fork(spec(), wiring(), true)),
+        ("fork-counts-instructions", {
+            let spec = MachineSpec {
+                counts_instructions: true,
+                cpus: 1,
+                ..spec()
+            };
+            fork(spec, wiring(), true)
+        }),
         ("fork-kernel", fork(kernel_spec, kernel_wiring, false)),
         ("network-no-vsock-no-sandbox", {
             let (spec, wiring) = uninvited(MachineSpec { network, ..bare }, wiring());

@@ -1,0 +1,91 @@
+//! `vexfs-images perf`
+
+mod compare;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use host_harness::dossier::Policy;
+use host_harness::host::Host;
+use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
+use host_harness::layout::Layout;
+use host_harness::perf::{self, Record};
+use image_builder::{BuildEvent, Image, ToolsRequest};
+
+use crate::options::Usage;
+
+/// Options of `perf`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Measure, and write what was measured to reports/perf
+    Run(run::Args),
+    /// Show two records beside each other; those of unlike hosts only when that is asked for
+    Diff {
+        /// A record that `perf run` wrote
+        #[arg(value_name = "OLD.json")]
+        old: PathBuf,
+        /// A later one
+        #[arg(value_name = "NEW.json")]
+        new: PathBuf,
+        /// Show figures of unlike hosts all the same
+        #[arg(long)]
+        across_hosts: bool,
+    },
+    /// Say whether NEW is slower than BASE: exit code 0 no, 1 yes, 75 this host cannot tell
+    Compare(compare::Args),
+}
+
+/// Measures.
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    match args.what {
+        What::Run(args) => run::run(args).await,
+        What::Diff {
+            old,
+            new,
+            across_hosts,
+        } => {
+            let read = |path: &Path| Record::read(path).map_err(Usage);
+            let text = perf::difference(&read(&old)?, &read(&new)?, across_hosts);
+            print!("{}", text.map_err(Usage)?);
+            Ok(0)
+        }
+        What::Compare(args) => compare::run(args).await,
+    }
+}
+
+/// What machines of an image need.
+async fn setup(layout: &Layout, host: &Host, image: Image) -> anyhow::Result<Setup> {
+    let request = ToolsRequest {
+        out_dir: layout.out.clone(),
+        cache_dir: layout.cache.clone(),
+        ..ToolsRequest::new(&layout.workspace)
+    };
+    Ok(Setup {
+        layout: layout.clone(),
+        host: host.clone(),
+        image,
+        tools: image_builder::tools_disk(&request, &|event: &BuildEvent| {
+            if let BuildEvent::StageStarted { stage, .. } = event {
+                eprintln!("making the {stage} disk");
+            }
+        })
+        .await?,
+        boot_deadline: BOOT_DEADLINE,
+        agent_deadline: FIRST_ANSWER,
+        breaks: Vec::new(),
+        dossiers: Policy::none(),
+        seed: None,
+    })
+}
+
+/// The last part of a path, to call it by.
+fn short(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,120 @@
+//! Adds what a run found to the history.
+
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use image_builder::BuildEvent;
+
+use super::model;
+use crate::event::{CaseResult, Event, Reporter};
+use crate::history::{Direction, Figure, History, HostKind, ImageMark, Run};
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::verdict::Outcome;
+
+/// Listens to a run, and adds it to the history when it ends. A run in which nothing ran adds nothing:
+/// its results are those of an earlier one.
+#[derive(Debug)]
+pub struct Recorder {
+    layout: Layout,
+    host: HostKind,
+    variants: Vec<String>,
+    outcomes: Vec<(String, String)>,
+    figures: Vec<Figure>,
+}
+
+impl Recorder {
+    /// For a run on this host.
+    pub fn new(layout: &Layout, host: &Host) -> Recorder {
+        Recorder {
+            layout: layout.clone(),
+            host: HostKind::of(host),
+            variants: Vec::new(),
+            outcomes: Vec::new(),
+            figures: Vec::new(),
+        }
+    }
+
+    fn seconds(&mut self, series: String, seconds: f64) {
+        self.figures.push(Figure {
+            series,
+            unit: "s".into(),
+            better: Direction::Lower,
+            value: seconds,
+            of_host: true,
+        });
+    }
+
+    fn finished(&mut self, result: &CaseResult) {
+        let name = result.case.to_string();
+        self.outcomes
+            .push((name.clone(), model::word(&result.outcome).into()));
+        // How long a check took says something only when it did what it does.
+        if result.outcome == Outcome::Pass {
+            self.seconds(name, result.took.as_secs_f64());
+        }
+    }
+
+    fn run(&mut self) -> Run {
+        let mut images = Vec::new();
+        for manifest in model::manifests(&self.layout).into_iter().map(|(_, m)| m) {
+            if !self.variants.contains(&manifest.variant) {
+                continue;
+            }
+            for (what, bytes) in [
+                ("disk", manifest.disk.bytes),
+                ("download", manifest.compressed.bytes),
+            ] {
+                self.figures.push(Figure {
+                    series: format!("{}: size of the {what}", manifest.variant),
+                    unit: "MiB".into(),
+                    better: Direction::Lower,
+                    value: bytes as f64 / f64::from(1 << 20),
+                    of_host: false,
+                });
+            }
+            images.push(ImageMark {
+                variant: manifest.variant,
+                version: manifest.vexfs_version,
+                sha256: manifest.disk.sha256,
+                commit: manifest.source.commit,
+            });
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Run {
+            at_ms: now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+            what: "checks".into(),
+            host: self.host.clone(),
+            images,
+            outcomes: std::mem::take(&mut self.outcomes),
+            figures: std::mem::take(&mut self.figures),
+        }
+    }
+}
+
+impl Reporter for Recorder {
+    fn on(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Build {
+                variant,
+                step: BuildEvent::StageDone { stage, seconds },
+            } => {
+                self.variants.push(variant.clone());
+                self.seconds(format!("{variant}: build stage {stage}"), *seconds);
+            }
+            Event::Validating { variant, .. } => self.variants.push(variant.clone()),
+            Event::CaseFinished(result) => self.finished(result),
+            Event::RunFinished { .. } => {
+                let run = self.run();
+                if run.outcomes.is_empty() && !run.figures.iter().any(|figure| figure.of_host) {
+                    return Ok(());
+                }
+                return History::open(&self.layout.history())
+                    .and_then(|history| history.add(&run))
+                    .map_err(io::Error::other);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
