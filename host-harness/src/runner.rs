@@ -167,7 +167,8 @@ fn case_id(setup: &Setup, check: &Check) -> CaseId {
 }
 
 async fn run_or_skip(setup: &Arc<Setup>, check: &'static Check, retries: u32) -> CaseResult {
-    match check.skip_reason(&setup.image.manifest.source.config) {
+    let manifest = &setup.image.manifest;
+    match check.skip_reason(&manifest.source.config, &manifest.signing) {
         None => again(retries, || run_check(setup, check)).await,
         Some(reason) => CaseResult {
             case: case_id(setup, check),
@@ -226,7 +227,7 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
             let found = dossier::Case {
                 case: &case,
                 about: check.about,
-                deadline: check.deadline(),
+                deadline: setup.stretched(check.deadline()),
                 took,
                 outcome: &outcome,
                 findings: &evidence.findings,
@@ -240,7 +241,7 @@ pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult 
                 image: &setup.image,
                 tools: &setup.tools,
                 exhibits: &exhibits,
-                boot_deadline: setup.boot_deadline,
+                boot_deadline: setup.stretched(setup.boot_deadline),
             };
             Some(
                 dossier::write(
@@ -292,11 +293,12 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     let machines = lab.machines();
     let prepared = lab.prepare().await;
     let pace = lab.pace();
+    let deadline = lab.deadline();
     let told = match prepared {
         Ok(()) => {
             let begin = Instant::now();
             let mut story = (check.story)(lab);
-            match tokio::time::timeout(check.deadline(), &mut story).await {
+            match tokio::time::timeout(deadline, &mut story).await {
                 Ok(told) => {
                     drop(story);
                     lab.spent.story = begin.elapsed();
@@ -306,7 +308,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines, pace).await;
                     drop(story);
-                    let title = overrun(check.start, check.deadline());
+                    let title = overrun(check.start, deadline);
                     return Err(lab.overran(title, words));
                 }
             }

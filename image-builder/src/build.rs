@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::access::Access;
-use crate::apt::Archive;
+use crate::apt::{Archive, Deb, PackageSet};
 use crate::data::{Recipe, Variant};
+use crate::kernel::Compiled;
 use crate::plan::{MadeFrom, Packages, Plan};
 use crate::run::Site;
+use crate::signing::{self, Signer};
 use crate::sources::{SNAPSHOT_ARCHIVE, Snapshot, Source};
 use crate::stages::packer::Provisioning;
-use crate::stages::{builder, programs, seal};
+use crate::stages::{builder, linux, programs, seal};
 use crate::versions::Versions;
 use crate::{
     BuildError, BuildEvent, BuildRequest, Format, Image, KernelRecord, Progress, SourceConfig,
@@ -61,24 +63,26 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
         mirror: sources.as_ref().map(|s| s[0].uri.clone()),
         ..request.clone()
     };
+    let compiled = match request.kernel.preset() {
+        Some(preset) => Some(Compiled::read(&request.workspace, preset)?),
+        None => None,
+    };
+    let request = &slowed(request, compiled.as_ref());
+    let signer = Signer::read(request.module_signing.as_ref())?;
     let archive = match &sources {
         Some(sources) => Archive::open_at(&site, sources).await?,
         None => Archive::open(&site, None).await?,
     };
-    let packages = resolve(
-        &site,
-        &archive,
-        &recipe,
-        &variant,
-        &config,
-        &request.kernel_version,
-    )
-    .await?;
+    let wanted = (request, compiled.as_ref());
+    let packages = resolve(&site, &archive, &recipe, &variant, &config, wanted).await?;
     let provisioning = Provisioning::new(request, &variant, &config, access)?;
     let made_from = MadeFrom {
         request,
         recipe: &recipe,
         packages: &packages,
+        compiled: compiled.as_ref(),
+        signer: signer.as_ref(),
+        signing: signing::record(signer.as_ref(), &request.kernel, variant.lockdown),
         provisioning: &provisioning,
         disk_bytes,
         source_config: &config,
@@ -225,6 +229,17 @@ fn disk_bytes(size: &str) -> Option<u64> {
     ((1 << 30)..=(64 << 40)).contains(&bytes).then_some(bytes)
 }
 
+/// The request with as much patience as the kernel needs that Packer boots.
+fn slowed(request: &BuildRequest, compiled: Option<&Compiled>) -> BuildRequest {
+    let boots = compiled.filter(|_| !request.kernel.has_package());
+    BuildRequest {
+        ssh_timeout: request
+            .ssh_timeout
+            .mul_f64(boots.map_or(1.0, |kernel| kernel.preset.slowdown.max(1.0))),
+        ..request.clone()
+    }
+}
+
 /// Resolves the packages of a build to exact versions.
 async fn resolve(
     site: &Site<'_>,
@@ -232,30 +247,87 @@ async fn resolve(
     recipe: &Recipe,
     variant: &Variant,
     config: &SourceConfig,
-    series: &str,
+    (request, compiled): (&BuildRequest, Option<&Compiled>),
 ) -> Result<Packages, BuildError> {
+    let series = request.kernel_version.as_str();
     let (package, version) = archive.newest(site, &recipe.kernels[series]).await?;
     let release = package.trim_start_matches("linux-image-").to_owned();
-    let mut base = vec!["?essential".to_owned(), "apt".into(), package.clone()];
+    let has_package = request.kernel.has_package();
+    let of_variant = variant.packages.iter();
+    if let Some(package) = of_variant.clone().find(|name| name.contains(PLACEHOLDER))
+        && !has_package
+    {
+        return Err(BuildError::BadRequest {
+            field: "--kernel",
+            value: request.kernel.to_string(),
+            remedy: format!(
+                "variant {} wants {package}, which only the distribution's kernel has: use both:PRESET",
+                variant.image_variant
+            ),
+        });
+    }
+    let mut base = vec!["?essential".to_owned(), "apt".into()];
+    base.push(match has_package {
+        true => package.clone(),
+        // What the kernel's own package would have brought.
+        false => "linux-base".into(),
+    });
     base.extend(
         recipe
             .packages
             .iter()
-            .chain(&variant.packages)
+            .chain(of_variant)
             .chain(&config.runtime_packages)
-            .map(|name| name.replace("@KERNEL@", &release)),
+            .map(|name| name.replace(PLACEHOLDER, &release)),
     );
-    let builder = builder::packages(recipe, config, &release);
+    let source = compiled.map(|_| series);
+    let asked = builder::packages(recipe, config, &release, source);
     let base_set = archive.resolve(site, &base).await?;
-    let builder_set = archive.resolve(site, &builder).await?;
+    let set = archive.resolve(site, &asked).await?;
+    let compiled = match compiled {
+        None => None,
+        Some(compiled) => Some(compiled_kernel(compiled, series, &set)?),
+    };
     Ok(Packages {
-        kernel: KernelRecord {
+        distribution: KernelRecord {
             series: series.into(),
-            release,
+            release: release.clone(),
             package,
             version,
+            compiled: None,
         },
         base: (base, base_set),
-        builder: (builder, builder_set),
+        builder: builder::Root {
+            packages: asked,
+            set,
+            release,
+            compiled: compiled.as_ref().map(|kernel| kernel.release.clone()),
+        },
+        compiled,
+    })
+}
+
+/// Stands for the release of the distribution's kernel in names of packages.
+const PLACEHOLDER: &str = "@KERNEL@";
+
+/// What the kernel that is compiled from the source in `set` will be.
+fn compiled_kernel(
+    compiled: &Compiled,
+    series: &str,
+    set: &PackageSet,
+) -> Result<KernelRecord, BuildError> {
+    let source = format!("linux-source-{series}");
+    let debs = set.debs.iter().map(Deb::name_version);
+    let version = debs.into_iter().find(|(name, _)| *name == source);
+    let (_, version) = version.ok_or_else(|| BuildError::Packages {
+        said: format!("no {source} among the packages of the builder root"),
+    })?;
+    let release = compiled.release(&version);
+    Ok(KernelRecord {
+        series: series.into(),
+        package: linux::package(&release),
+        release,
+        version,
+        compiled: None,
     })
 }

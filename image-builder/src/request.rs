@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DEFAULT_CACHE_CAP, Format, SourceChecks};
+use crate::{DEFAULT_CACHE_CAP, Format, KernelChoice, SourceChecks};
 
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,12 @@ pub struct BuildRequest {
     pub vexfs_version: String,
     /// Kernel series, `6.1` or `6.12`.
     pub kernel_version: String,
+    /// Which kernels: the distribution's, one compiled from its source, or both.
+    #[serde(default)]
+    pub kernel: KernelChoice,
+    /// What modules are signed with; `None`: they are not signed.
+    #[serde(default)]
+    pub module_signing: Option<ModuleSigning>,
     /// The VexFS source: a folder, a tarball, or `URL@REVISION` of a git repository. It is copied,
     /// never written to.
     pub source: PathBuf,
@@ -81,6 +87,8 @@ impl BuildRequest {
             variant: "minimal".into(),
             vexfs_version: "1.0.0".into(),
             kernel_version: "6.1".into(),
+            kernel: KernelChoice::default(),
+            module_signing: None,
             source: workspace.join("vexfs"),
             source_checks: SourceChecks::default(),
             cache_dir: default_cache(&out_dir),
@@ -105,6 +113,16 @@ impl BuildRequest {
             workspace,
         }
     }
+}
+
+/// What modules are signed with. The key is read while modules are signed, through an open file, and is
+/// copied nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleSigning {
+    /// Private key, PEM, not encrypted.
+    pub key: PathBuf,
+    /// Its X.509 certificate, PEM. A kernel compiled from source trusts it.
+    pub certificate: PathBuf,
 }
 
 /// The tools disk: fio, stress-ng and their libraries for checks, attached read-only to any image.

@@ -22,8 +22,9 @@ pub(crate) const DONE: &str = "done.json";
 /// How many entries of a stage are kept: four variants with two kernels; the least recently used go
 /// first. The cap on the cache ([`crate::cache`]) comes on top.
 const KEPT: usize = 8;
-/// Stages of which fewer are kept: large, and one is enough for each kernel series.
-const KEPT_OF: &[(&str, usize)] = &[("builder", 2), ("tools", 1)];
+/// Stages of which fewer are kept, for they are large: one is enough for each kernel series, and of tools
+/// disks one for each tier, and the last one of either.
+const KEPT_OF: &[(&str, usize)] = &[("builder", 3), ("linux", 3), ("tools", 3)];
 /// After how long waiting for a lock is worth telling.
 const LOCK_NEWS: Duration = Duration::from_secs(3);
 /// How often a lock held by another build is tried.

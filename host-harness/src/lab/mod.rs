@@ -247,7 +247,7 @@ impl Lab {
             self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
-            let guest = Guest::adopt(machine, fork.agent, self.check.deadline()).await?;
+            let guest = Guest::adopt(machine, fork.agent, self.deadline()).await?;
             self.seen.push(guest.clone());
             let ((), before) = tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
             self.point("start", &guest).await?;
@@ -256,6 +256,15 @@ impl Lab {
         let seconds = format!("{:.3}", begin.elapsed().as_secs_f64());
         self.facts.push(("ready-seconds".into(), seconds));
         Ok(())
+    }
+
+    /// How long the check may take on this image's kernel.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.setup.stretched(self.check.deadline())
+    }
+
+    pub(super) fn boot_deadline(&self) -> Duration {
+        self.setup.stretched(self.setup.boot_deadline)
     }
 
     /// How this host keeps up, by what the fork took.
@@ -295,8 +304,8 @@ impl Lab {
     /// When it dies or the agent does not answer in time; with the console's end.
     pub async fn boot(&mut self, boot: Boot) -> Result<Guest, Failure> {
         let machine = self.machine(boot).await?;
-        let within = (self.setup.boot_deadline, self.setup.agent_deadline);
-        let guest = Guest::meet_within(machine, within, self.check.deadline()).await?;
+        let within = (self.boot_deadline(), self.setup.agent_deadline);
+        let guest = Guest::meet_within(machine, within, self.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
     }
@@ -311,11 +320,11 @@ impl Lab {
         // What it was is over: the reset is meant, and the guest that comes up is another.
         self.seen.retain(|seen| seen.boot_id() != before);
         drop(guest);
-        let deadline = tokio::time::Instant::now() + self.setup.boot_deadline;
+        let deadline = tokio::time::Instant::now() + self.boot_deadline();
         loop {
             let within = deadline.saturating_duration_since(tokio::time::Instant::now());
             // The agent answers to the very end of a shutdown.
-            match Guest::meet(machine.clone(), within, self.check.deadline()).await {
+            match Guest::meet(machine.clone(), within, self.deadline()).await {
                 Ok(guest) if guest.boot_id() != before => {
                     self.seen.push(guest.clone());
                     return Ok(guest);

@@ -7,9 +7,10 @@ use image_builder::BuildEvent;
 
 use super::model;
 use crate::event::{CaseResult, Event, Reporter};
-use crate::history::{Direction, Figure, History, HostKind, ImageMark, Run};
+use crate::history::{Figure, History, HostKind, ImageMark, Run};
 use crate::host::Host;
 use crate::layout::Layout;
+use crate::perf::Direction;
 use crate::verdict::Outcome;
 
 /// Listens to a run, and adds it to the history when it ends. A run in which nothing ran adds nothing:

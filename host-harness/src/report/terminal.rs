@@ -149,6 +149,9 @@ impl Reporter for TerminalReporter {
                 BuildEvent::StageCached { stage } if self.verbose || self.explain => {
                     self.say(&format!("  same  {variant}: {stage}"))
                 }
+                BuildEvent::StageDetail { stage, text } if self.verbose || self.explain => {
+                    self.say(&format!("        {variant}: {stage}: {text}"))
+                }
                 BuildEvent::Note { text } => self.say(&format!("  note  {variant}: {text}")),
                 BuildEvent::Line { stage, line } if self.verbose => {
                     self.say(&format!("        {variant}: {stage}: {line}"))

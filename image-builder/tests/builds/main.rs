@@ -7,6 +7,7 @@ mod evidence;
 mod failures;
 mod faults;
 mod formats;
+mod kernel;
 mod lab;
 mod mirrors;
 mod schema;
@@ -28,6 +29,7 @@ fn main() {
         faults::TRIALS,
         formats::TRIALS,
         mirrors::TRIALS,
+        kernel::TRIALS,
         source::TRIALS,
         template::TRIALS,
     ]

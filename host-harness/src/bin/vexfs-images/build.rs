@@ -10,7 +10,9 @@ use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
-use image_builder::{BuildError, BuildEvent, BuildRequest, Format, Image, SourceChecks};
+use image_builder::{
+    BuildError, BuildEvent, BuildRequest, Format, Image, KernelChoice, ModuleSigning, SourceChecks,
+};
 
 use crate::options::{Machines, Place, Usage};
 use crate::validate::{self, Again};
@@ -27,6 +29,20 @@ pub struct What {
     /// Kernel series
     #[arg(long, default_value = "6.1", value_parser = PossibleValuesParser::new(["6.1", "6.12"]))]
     pub kernel_version: String,
+    /// Which kernel: the distribution's, one compiled from its source (presets in provision/kernel:
+    /// plain, debug), or the first with the second beside it
+    #[arg(
+        long,
+        default_value = "distribution",
+        value_name = "distribution|source[:PRESET]|both[:PRESET]"
+    )]
+    pub kernel: KernelChoice,
+    /// Sign modules with this private key (PEM); it is copied nowhere
+    #[arg(long, value_name = "FILE", requires = "module_cert")]
+    pub module_key: Option<PathBuf>,
+    /// Its certificate (PEM); a kernel compiled from source trusts it
+    #[arg(long, value_name = "FILE", requires = "module_key")]
+    pub module_cert: Option<PathBuf>,
     /// VexFS source: a folder, a tarball, or a tag or commit of a git repository [default: the
     /// tree in the checkout]
     #[arg(long, value_name = "DIR|TARBALL|URL@REVISION")]
@@ -113,6 +129,9 @@ pub struct Args {
     /// Do not boot and check the images afterwards
     #[arg(long)]
     no_validation: bool,
+    /// Also make the disk with the tools of the full checks, which otherwise the first of them does
+    #[arg(long)]
+    tools: bool,
 }
 
 /// Whether what has passed before is checked again.
@@ -149,6 +168,9 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     let built = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
     for image in &built.images {
         println!("{}", image.disk.display());
+    }
+    if args.tools {
+        validate::tools(&layout, true, &reporters).await?;
     }
     let mut code = 0;
     if args.no_validation || built.images.is_empty() {
@@ -281,6 +303,12 @@ fn request(
         variant: variant.to_owned(),
         vexfs_version: what.vexfs_version.clone(),
         kernel_version: what.kernel_version.clone(),
+        kernel: what.kernel.clone(),
+        module_signing: what
+            .module_key
+            .clone()
+            .zip(what.module_cert.clone())
+            .map(|(key, certificate)| ModuleSigning { key, certificate }),
         source: what
             .vexfs_source
             .clone()

@@ -51,6 +51,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         tools: facts.tools.clone(),
         boot_deadline: Duration::from_secs_f64(facts.boot_deadline_s.clamp(1.0, 3600.0)),
         agent_deadline: FIRST_ANSWER,
+        second_kernel: facts.machines.iter().any(|m| m.spec.second_kernel),
         breaks: facts.breaks.iter().map(broken).collect(),
         dossiers: Policy::from_env().map_err(Usage)?,
         seed: Some(facts.seed),
