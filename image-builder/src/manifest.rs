@@ -27,6 +27,9 @@ pub struct Manifest {
     pub disk: FileRecord,
     /// Its zstd-compressed form.
     pub compressed: FileRecord,
+    /// The forms made on request.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub formats: BTreeMap<crate::Format, FileRecord>,
     /// The kernel that boots.
     pub kernel: KernelRecord,
     /// A second kernel in it, which a machine has to ask for.

@@ -148,7 +148,7 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Report(args) => report::run(args).await,
         Command::Perf(args) => perf::run(args).await,
         Command::List(args) => list::run(&args),
-        Command::Clean(args) => clean::run(&args),
+        Command::Clean(args) => clean::run(&args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Ci(args) => ci::run(*args).await,
     }

@@ -153,7 +153,6 @@ async fn built(layout: &Layout, tree: &Path, image: &Image) -> anyhow::Result<Pa
     let request = WorkshopRequest {
         workspace: layout.workspace.clone(),
         source: tree.to_owned(),
-        name: tree.display().to_string(),
         purpose: "compare".into(),
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
