@@ -365,14 +365,18 @@ impl Lab {
             if !matches!(self.instead, Instead::Own) {
                 subject::take_out(&guest, &self.source().module).await?;
             }
-            let before = match &self.instead {
-                Instead::Loaded(subject) => {
+            let loaded = match &self.instead {
+                Instead::Loaded(subject) => Some(subject.clone()),
+                _ => None,
+            };
+            let before = match loaded {
+                Some(subject) => {
                     guest.mark().await?;
                     self.follow(&guest).await;
                     subject.load(&guest).await?;
                     ledger::take(&guest, self.source()).await?
                 }
-                _ => {
+                None => {
                     let ((), before) =
                         tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
                     self.follow(&guest).await;

@@ -41,7 +41,7 @@ pub enum Said {
     /// Something that takes long has to be done first.
     Note(String),
     /// The module was built.
-    Built(Product),
+    Built(Box<Product>),
     /// The tree does not compile.
     DoesNotBuild {
         /// What the compiler said, with the user's paths; at least one line.
@@ -233,7 +233,7 @@ impl Tryout {
             self.say(Said::Unchanged(why));
             return Ok(Round::Unchanged);
         }
-        self.say(Said::Built(product.clone()));
+        self.say(Said::Built(Box::new(product.clone())));
         let subject = Arc::new(self.subject(&product));
         let built = Instant::now();
         let mut lab = self.fork(&product.config, &subject).await;
@@ -297,7 +297,7 @@ impl Tryout {
         if known(&identity) {
             return Ok(Some((identity, None)));
         }
-        self.say(Said::Built(product.clone()));
+        self.say(Said::Built(Box::new(product.clone())));
         let subject = Arc::new(self.subject(&product));
         let setup = self.setup_of(&product.config);
         let judged = {
