@@ -72,7 +72,7 @@ enum Command {
     /// What this host offers, and what is missing with the command that mends it
     Doctor(doctor::Args),
     /// Build, validate, report, bundle and publish, as continuous integration does
-    Ci(ci::Args),
+    Ci(Box<ci::Args>),
 }
 
 fn main() -> ExitCode {
@@ -142,6 +142,6 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::List(args) => list::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Ci(args) => ci::run(args).await,
+        Command::Ci(args) => ci::run(*args).await,
     }
 }
