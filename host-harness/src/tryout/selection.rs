@@ -16,6 +16,7 @@ const OF_THE_IMAGE: &[&str] = &[
     "hardened_network",
     "hardened_mounts",
     "security_updates",
+    "module_signing",
     "audit",
     "logs_bounded",
     "security_score",
