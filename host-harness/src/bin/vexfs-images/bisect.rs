@@ -1,9 +1,9 @@
 //! `vexfs-images bisect`
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
+use tokio::sync::Mutex;
 
 use anyhow::{Context, bail};
 use host_harness::checks::{self, Check, Start};
@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             eprintln!("note     {text}");
         }
     });
-    let tester = RefCell::new(Tester {
+    let tester = Mutex::new(Tester {
         tryout: Tryout::new(setup, workshop, voice),
         check,
         known: HashMap::new(),
@@ -88,8 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             );
         }
         // The search asks for one after the other.
-        #[allow(clippy::await_holding_refcell_ref)]
-        tester.borrow_mut().test(&history, commit).await
+        tester.lock().await.test(&history, commit).await
     };
     let evidence = match ask(&bad, 0).await? {
         Answer::Bad(evidence) => evidence,
@@ -116,7 +115,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let history = Fallible(&history);
     let verdict = search(&history, good, bad, evidence, ask).await?;
     let (tested, unbuildable) = {
-        let tester = tester.borrow();
+        let tester = tester.lock().await;
         (tester.tested, tester.unbuildable)
     };
     eprintln!();

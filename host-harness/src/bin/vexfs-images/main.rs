@@ -42,7 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build images and, unless told otherwise, validate them
-    Build(build::Args),
+    Build(Box<build::Args>),
     /// Boot images and run the checks
     Validate(validate::Args),
     /// Boot an image and show its console until it ends or Ctrl-C
@@ -132,7 +132,7 @@ async fn interruptible(command: Command) -> u8 {
 
 async fn run(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Build(args) => build::run(args).await,
+        Command::Build(args) => build::run(*args).await,
         Command::Validate(args) => validate::run(args).await,
         Command::Boot(args) => boot::run(args).await,
         Command::Exec(args) => exec::run(args).await,
