@@ -1,5 +1,6 @@
 //! One build, from request to image.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -11,12 +12,13 @@ use crate::kernel::Compiled;
 use crate::plan::{MadeFrom, Packages, Plan};
 use crate::run::Site;
 use crate::signing::{self, Signer};
+use crate::sources::{SNAPSHOT_ARCHIVE, Snapshot, Source};
 use crate::stages::packer::Provisioning;
 use crate::stages::{builder, linux, programs, seal};
 use crate::versions::Versions;
 use crate::{
-    BuildError, BuildEvent, BuildRequest, Image, KernelRecord, Progress, SourceConfig, data, host,
-    run, source,
+    BuildError, BuildEvent, BuildRequest, Format, Image, KernelRecord, Progress, SourceConfig,
+    cache, data, host, run, source, sources,
 };
 
 /// Free space asked for before anything is built, in MiB: what a cold minimal build leaves in the
@@ -41,6 +43,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let disk_bytes = check(request, &recipe, &variant)?;
     let access = Access::read(request)?;
     host::require_tools()?;
+    let sources = sources(request)?;
     let site = Site {
         cache: request.cache_dir.clone(),
         logs: request.out_dir.join("logs"),
@@ -50,11 +53,14 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     for dir in [&site.cache, &site.logs] {
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }
+    host::require_namespaces(&site).await?;
     site.sweep().await;
     let source = source::prepare(&site, request).await?;
     let config = source.config;
     let request = &BuildRequest {
         source: source.tree,
+        // Must not be left in the image, whichever it is.
+        mirror: sources.as_ref().map(|s| s[0].uri.clone()),
         ..request.clone()
     };
     let compiled = match request.kernel.preset() {
@@ -63,7 +69,10 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     };
     let request = &slowed(request, compiled.as_ref());
     let signer = Signer::read(request.module_signing.as_ref())?;
-    let archive = Archive::open(&site, request.mirror.as_deref()).await?;
+    let archive = match &sources {
+        Some(sources) => Archive::open_at(&site, sources).await?,
+        None => Archive::open(&site, None).await?,
+    };
     let wanted = (request, compiled.as_ref());
     let packages = resolve(&site, &archive, &recipe, &variant, &config, wanted).await?;
     let provisioning = Provisioning::new(request, &variant, &config, access)?;
@@ -92,7 +101,8 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let dir = images.join(&name);
     fs::create_dir_all(&images).map_err(BuildError::io("make", &images))?;
     let _lock = site.lock(&images.join(format!(".{name}.lock"))).await?;
-    let why = match in_place(&dir, &plan) {
+    let mut forms = request.formats.clone();
+    let why = match in_place(&dir, &plan, &mut forms) {
         Ok(image) => {
             for stage in stages {
                 progress.event(&BuildEvent::StageCached { stage });
@@ -112,22 +122,53 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let since = Instant::now();
     let manifest = made_from.manifest(&site, &plan, &made, &name).await?;
     let ingredients = made_from.ingredients(&plan)?;
-    let made = (&made.image, &made.module);
-    let image = seal::seal(&site, &dir, made, manifest, &ingredients).await?;
+    let parts = (&made.image, &made.module);
+    let image = seal::seal(&site, &dir, parts, manifest, &forms, &ingredients).await?;
     progress.event(&BuildEvent::StageDone {
         stage: seal::STAGE.into(),
         seconds: since.elapsed().as_secs_f64(),
     });
+    // What this build has used it still holds.
+    let freed = cache::trim(&site.cache, request.cache_cap);
+    if freed > 0 {
+        site.note(format!("cache: {} MiB of old stages removed", freed >> 20));
+    }
     Ok(image)
 }
 
-/// The image in place if it is whole and made from exactly these inputs, else why it will not do.
-fn in_place(dir: &Path, plan: &Plan) -> Result<Image, &'static str> {
+/// The image in place if it is whole, made from exactly these inputs and has these forms, else why it
+/// will not do. Forms it has are kept.
+fn in_place(dir: &Path, plan: &Plan, forms: &mut BTreeSet<Format>) -> Result<Image, &'static str> {
     let image = Image::read(dir.to_owned()).map_err(|_| "there is no image in place")?;
     if image.manifest.key != plan.key {
         return Err("the image in place is of other inputs");
     }
+    let there = &image.manifest.formats;
+    let lacks = forms
+        .iter()
+        .any(|form| *form != Format::Qcow2 && !there.contains_key(form));
+    forms.extend(there.keys());
+    if lacks {
+        return Err("the image in place lacks a format");
+    }
+    if !image.has_files() {
+        return Err("the image in place is damaged");
+    }
     Image::open(dir).map_err(|_| "the image in place is damaged")
+}
+
+/// The archive named in the request, if one is.
+fn sources(request: &BuildRequest) -> Result<Option<Vec<Source>>, BuildError> {
+    let keyring = request.keyring.as_deref();
+    match (&request.snapshot_date, &request.mirror) {
+        (Some(date), _) => {
+            let pattern = request.snapshot_mirror.as_deref();
+            let pattern = pattern.unwrap_or(SNAPSHOT_ARCHIVE);
+            sources::from_snapshot(Snapshot { pattern, date }, keyring).map(Some)
+        }
+        (None, Some(url)) => sources::from_mirror(url, keyring).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The request with absolute paths: steps run in other directories.
@@ -184,14 +225,7 @@ fn check(request: &BuildRequest, recipe: &Recipe, variant: &Variant) -> Result<u
 
 /// `8G` in bytes.
 fn disk_bytes(size: &str) -> Option<u64> {
-    let (number, unit) = size.split_at(size.len().checked_sub(1)?);
-    let shift = match unit {
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return None,
-    };
-    let bytes = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    let bytes = cache::parse_size(size)?;
     ((1 << 30)..=(64 << 40)).contains(&bytes).then_some(bytes)
 }
 

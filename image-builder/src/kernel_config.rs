@@ -40,15 +40,19 @@ pub(crate) fn missing(fragment: &str, kernel: &str) -> Vec<String> {
 }
 
 /// A configuration with fragments over it: of an option said more than once the last word holds, in its
-/// first place. What kbuild's merge_config.sh does; `make olddefconfig` then settles what follows.
+/// first place. What kbuild's merge_config.sh does; `make olddefconfig` then settles what follows. Only that a
+/// module is wanted takes nothing built in away: [`missing`] would be content with it.
 pub(crate) fn merge<'a>(base: &'a str, fragments: impl IntoIterator<Item = &'a str>) -> String {
     let mut values = BTreeMap::new();
     let mut order = Vec::new();
     for text in std::iter::once(base).chain(fragments) {
         for (name, value) in options(text) {
-            if values.insert(name, value).is_none() {
-                order.push(name);
+            match values.get(name) {
+                None => order.push(name),
+                Some(&"y") if value == "m" => continue,
+                Some(_) => {}
             }
+            values.insert(name, value);
         }
     }
     let line = |name: &&str| match values[*name] {
@@ -80,7 +84,7 @@ mod tests {
         let base =
             "# a comment\nCONFIG_A=y\nCONFIG_S=\"text\"\n# CONFIG_D is not set\nCONFIG_B=m\n";
         let one = "# CONFIG_A is not set\nCONFIG_N=3\n";
-        let other = "CONFIG_N=4\nCONFIG_D=y\n";
+        let other = "CONFIG_N=4\nCONFIG_D=y\nCONFIG_D=m\n";
         assert_eq!(
             merge(base, [one, other]),
             "# CONFIG_A is not set\nCONFIG_S=\"text\"\nCONFIG_D=y\nCONFIG_B=m\nCONFIG_N=4\n"

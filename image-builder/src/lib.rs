@@ -15,10 +15,12 @@
 mod access;
 mod apt;
 mod build;
+mod cache;
 mod data;
 mod error;
 mod event;
 mod evidence;
+mod format;
 mod git;
 mod grub;
 mod host;
@@ -45,9 +47,11 @@ mod versions;
 mod workshop;
 
 pub use build::build;
+pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
 pub use data::variants;
 pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
+pub use format::Format;
 pub use image::Image;
 pub use kernel::{KernelChoice, SECOND_KERNEL_SKU};
 pub use manifest::{

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub disk: FileRecord,
     /// Its zstd-compressed form.
     pub compressed: FileRecord,
+    /// The forms made on request.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub formats: BTreeMap<crate::Format, FileRecord>,
     /// The kernel that boots.
     pub kernel: KernelRecord,
     /// A second kernel in it, which a machine has to ask for.
@@ -86,6 +89,16 @@ impl KernelRecord {
     /// the latter.
     pub fn slowdown(&self) -> f64 {
         self.compiled.as_ref().map_or(1.0, |how| how.slowdown)
+    }
+}
+
+impl Manifest {
+    /// Whether a package is a kernel that was compiled for this image: no archive has it.
+    pub(crate) fn is_compiled_here(&self, package: &str) -> bool {
+        let kernels = std::iter::once(&self.kernel).chain(&self.second_kernel);
+        kernels
+            .filter(|kernel| kernel.compiled.is_some())
+            .any(|kernel| kernel.package == package)
     }
 }
 

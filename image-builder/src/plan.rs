@@ -358,6 +358,7 @@ impl MadeFrom<'_> {
             source_date_epoch: contents.epoch,
             disk: file(".qcow2", Some(self.disk_bytes)),
             compressed: file(".qcow2.zst", None),
+            formats: BTreeMap::new(),
             kernel: self.kernel_record(made, kernel)?,
             second_kernel: second
                 .map(|kernel| self.kernel_record(made, kernel))

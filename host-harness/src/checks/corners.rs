@@ -8,11 +8,18 @@ use crate::verdict::{Expected, Matcher};
 const CORNERS: &str = include_str!("corners.pl");
 
 /// What the kernel says of options it does not take.
-pub const REFUSED: &[Expected] = &[Expected {
-    what: Matcher::rule("vexfs_level"),
-    must: true,
-    why: "options that make no sense are refused with a word",
-}];
+pub const REFUSED: &[Expected] = &[
+    Expected {
+        what: Matcher::rule("vexfs_level"),
+        must: true,
+        why: "options that make no sense are refused with a word",
+    },
+    Expected {
+        what: Matcher::title_start("vexfs: Bad value for 'errors'"),
+        must: true,
+        why: "errors=perhaps is refused",
+    },
+];
 /// What it says of damage, and of the journal it then gives up.
 pub const DAMAGED: &[Expected] = &[
     Expected {

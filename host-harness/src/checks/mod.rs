@@ -19,6 +19,7 @@ mod performance;
 mod proof;
 mod secrets;
 mod service;
+mod smoke;
 mod vexctl;
 mod workbench;
 
@@ -298,6 +299,8 @@ const DEVELOPMENT: &[&str] = &["development"];
 const PERSISTENCE: &[&str] = &["persistence"];
 const PRODUCTION: &[&str] = &["production"];
 
+pub use smoke::SMOKE;
+
 /// A deadline with nightly counts.
 const fn minutes(minutes: u64) -> Option<Duration> {
     Some(Duration::from_secs(minutes * 60))
@@ -305,7 +308,10 @@ const fn minutes(minutes: u64) -> Option<Duration> {
 
 /// The check of this name.
 pub fn find(name: &str) -> Option<&'static Check> {
-    REGISTRY.iter().find(|check| check.name == name)
+    REGISTRY
+        .iter()
+        .chain([SMOKE])
+        .find(|check| check.name == name)
 }
 
 /// The checks a run of this tier includes, of those whose name contains `pattern`.
@@ -321,7 +327,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_fit_a_test_filter() {
-        let mut names: Vec<_> = REGISTRY.iter().map(|c| c.name).collect();
+        let all = REGISTRY.iter().chain([SMOKE]);
+        let mut names: Vec<_> = all.map(|c| c.name).collect();
         names.sort_unstable();
         let all = names.len();
         names.dedup();

@@ -9,7 +9,7 @@ use crate::dossier::Policy;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, MachineSpec};
-use crate::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store};
+use crate::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, admission};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 pub(super) const SCRATCH_MIB: u64 = 512;
@@ -69,6 +69,12 @@ impl Setup {
             freezable: true,
             ..MachineSpec::new(name, self.image.disk.clone(), logs)
         }
+    }
+
+    /// How many machines of this image may run on this host at once.
+    pub fn room(&self) -> u64 {
+        let spec = self.spec("room", PathBuf::new());
+        admission::Tickets::here().machines(&spec)
     }
 
     /// A time meant for the distribution's kernel, on the image's own: one full of sanitizers is slower.

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod codec;
 pub mod compare;
 mod difference;
+pub mod edits;
 pub mod filesystem;
 mod fingerprint;
 pub mod fio;

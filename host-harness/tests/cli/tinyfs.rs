@@ -66,5 +66,38 @@ fn from_tree_to_verdict() -> Result<(), Failed> {
     let packages = manifest["packages"].as_array().cloned().unwrap_or_default();
     assert!(packages.iter().any(|package| package["name"] == "jq"));
     assert!(!packages.iter().any(|package| package["name"] == "m4"));
-    Ok(())
+    one_edit(dir.path())
+}
+
+/// A change of its module, in the image that was built: the loop goes by `vexfs-source.toml` too.
+fn one_edit(out: &std::path::Path) -> Result<(), Failed> {
+    let tree = out.join("tree");
+    let from = workspace().join("host-harness/tests/tinyfs");
+    let mut copy = std::process::Command::new("cp");
+    if !copy.arg("-r").arg(from).arg(&tree).status()?.success() {
+        return Err("the tree cannot be copied".into());
+    }
+    let file = tree.join("kernel/tiny_main.c");
+    let text = fs::read_to_string(&file)?;
+    let changed = text.replacen(
+        "static int __init tiny_init(void)\n{\n",
+        "static int __init tiny_init(void)\n{\n\tpr_info(\"tinyfs: one edit\\n\");\n",
+        1,
+    );
+    assert_ne!(
+        text, changed,
+        "tiny_main.c is not what this test was written for"
+    );
+    fs::write(&file, changed)?;
+    let mut command = vexfs_images(&["try", "--check", "mkfs_mount", "--output-dir"]);
+    command.arg(out).arg("--vexfs-source").arg(&tree);
+    if std::env::var_os("VEXFS_CACHE").is_none() {
+        command.env("VEXFS_CACHE", super::out().join("cache"));
+    }
+    expect(
+        command,
+        0,
+        &["pass     smoke", "mkfs_mount", "1 passed, 0 failed"],
+    )
+    .map(drop)
 }

@@ -315,11 +315,17 @@ pub(crate) fn publish_kernel(
         return Ok(());
     }
     let from = entry.dir.join(KERNEL);
-    let partial = dir.join(format!(".vmlinuz-{release}"));
-    fs::create_dir_all(&dir)
-        .and_then(|()| fs::copy(&from, &partial))
-        .and_then(|_| fs::rename(&partial, &to))
-        .map_err(BuildError::io("copy", from))
+    // Builds side by side may all do this.
+    let copy = || {
+        fs::create_dir_all(&dir)?;
+        let partial = tempfile::Builder::new()
+            .prefix(".vmlinuz-")
+            .tempfile_in(&dir)?;
+        fs::copy(&from, partial.path())?;
+        fs::set_permissions(partial.path(), fs::Permissions::from_mode(0o644))?;
+        partial.persist(&to).map_err(|error| error.error)
+    };
+    copy().map(drop).map_err(BuildError::io("copy", from))
 }
 
 /// What is in a base.

@@ -159,7 +159,8 @@ pub(crate) async fn of_image(
 ) -> Result<Entry, BuildError> {
     let made = image.stages.iter().find(|stage| stage.name == STAGE);
     if config.build_packages == image.source.config.build_packages
-        && let Some(entry) = made.and_then(|made| site.find(STAGE, &made.key))
+        && let Some(made) = made
+        && let Some(entry) = site.find(STAGE, &made.key).await
     {
         return Ok(entry);
     }

@@ -206,14 +206,7 @@ impl Workshop {
         let root = self.builder(&site, &config).await?;
         let release = &self.image.manifest.kernel.release;
         let tree = linux::tree_of_image(&site, &self.image.manifest)?;
-        let entry = Entry {
-            dir: root.clone(),
-            record: crate::StageRecord {
-                name: builder::STAGE.into(),
-                key: String::new(),
-                seconds: 0.0,
-            },
-        };
+        let entry = Entry::borrowed(builder::STAGE, root.clone());
         let room = builder::Room {
             root: &entry,
             release,

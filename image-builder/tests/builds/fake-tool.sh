@@ -36,7 +36,7 @@ apt-get)
         for package; do
             case $package in
             *=* | /* | -* | \?* | install) ;;
-            *) echo "'http://m/$package.deb' ${package}_$(cat "$FAKES/state")_amd64.deb 4 SHA256:0123456789abcdef" ;;
+            *) echo "'http://m/$package.deb' ${package}_$(cat "$FAKES/state")_amd64.deb 4 SHA256:dae45e9c4c5641b0e8a58b6c3f0de0dd946b9ac47502cc45ef451f3119ebacd7" ;;
             esac
         done
         ;;
@@ -89,6 +89,7 @@ mmdebstrap)
 unshare)
     # mmdebstrap's private mounts: here it is only another program. The builder root comes otherwise.
     [ "$2" != --propagation=private ] || { shift 2; exec "$@"; }
+    [ ! -e "$FAKES/fail-module" ] || { cat "$FAKES/fail-module" >&2; exit 1; }
     # …options sh -euc ENTER sh ROOT BUILD /usr/bin/env -i NAME=VALUE… sh -euc SCRIPT sh make vm-build
     while [ "$1" != /usr/bin/env ]; do
         build=$1

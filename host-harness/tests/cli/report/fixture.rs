@@ -182,6 +182,7 @@ impl Out {
             let dir = dossiers.join(name);
             fs::create_dir_all(&dir)?;
             let facts = Facts {
+                subject: None,
                 format: host_harness::dossier::FORMAT,
                 case: format!("minimal::quick::{check}"),
                 variant: "minimal".into(),

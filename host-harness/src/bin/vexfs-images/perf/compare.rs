@@ -153,8 +153,8 @@ async fn built(layout: &Layout, tree: &Path, image: &Image) -> anyhow::Result<Pa
     let request = WorkshopRequest {
         workspace: layout.workspace.clone(),
         source: tree.to_owned(),
-        name: tree.display().to_string(),
         purpose: "compare".into(),
+        name: tree.display().to_string(),
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         mirror: None,

@@ -29,6 +29,8 @@ enum Bench {
     Image,
     /// Checks a minute, and the harness' own share
     Quick,
+    /// From saving a change in the module to the smoke verdict
+    Edits,
     /// The agent protocol's codec
     Codec,
 }
@@ -150,6 +152,9 @@ async fn measure(
                 .map_err(anyhow::Error::msg)?
         }
         Bench::Quick => perf::quick::measure(&Arc::new(one().await?), rounds(1, 5))
+            .await
+            .map_err(failed)?,
+        Bench::Edits => perf::edits::measure(&Arc::new(one().await?), rounds(2, 10))
             .await
             .map_err(failed)?,
         Bench::Codec => perf::codec::measure(rounds(5, 30)).map_err(anyhow::Error::msg)?,
