@@ -36,7 +36,7 @@ impl Filesystems {
     }
 
     /// Each file system does the work once; a sample for each metric, in the order of
-    /// the metrics made of them.
+    /// [`questions`].
     ///
     /// # Errors
     /// When the work fails.

@@ -19,7 +19,7 @@ use crate::validate::Which;
 /// Where what was made goes, and who is told.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Delivery {
-    /// Bring the images there too: a folder, ssh://[USER@]HOST[:PORT]/FOLDER, oci:/FOLDER or
+    /// Bring the images there too: a folder, `ssh://[USER@]HOST[:PORT]/FOLDER`, `oci:/FOLDER` or
     /// oci:REGISTRY/REPOSITORY; can be given several times
     #[arg(long, value_name = "PLACE")]
     publish: Vec<Destination>,
