@@ -106,6 +106,7 @@ pub async fn minimal() -> Setup {
         tools,
         boot_deadline: BOOT_DEADLINE,
         agent_deadline: FIRST_ANSWER,
+        second_kernel: false,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,

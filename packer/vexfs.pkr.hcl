@@ -117,6 +117,12 @@ variable "sources" {
   description = "Sources of module and control tool are installed below /usr/src; prepared by image-builder."
 }
 
+variable "lockdown" {
+  type        = bool
+  default     = false
+  description = "With a key its kernel trusts, only signed modules are taken; done by image-builder."
+}
+
 variable "root_access" {
   type        = string
   default     = "none"

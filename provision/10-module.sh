@@ -15,3 +15,10 @@ fi
 while read -r mode from to; do
     install -D --mode="$mode" "$PAYLOAD/$from" "$to"
 done <"$PAYLOAD/install.list"
+
+# The same for a second kernel, which a machine has to ask for.
+if [ -e "$PAYLOAD/second-kernel" ]; then
+    release=$(cat "$PAYLOAD/second-kernel")
+    install -D --mode=644 "$PAYLOAD/second-module.ko" "/lib/modules/$release/extra/vexfs/$MODULE.ko"
+    depmod "$release"
+fi

@@ -197,7 +197,6 @@ static long vexfs_fallocate(struct file *file, int mode, loff_t offset, loff_t l
 	struct inode *inode = file_inode(file);
 	struct vexfs_inode_info *vi = VEXFS_I(inode);
 	loff_t end = offset + len, old;
-	handle_t *handle;
 	int err;
 
 	if (mode & ~FALLOC_FL_KEEP_SIZE)
@@ -226,13 +225,9 @@ static long vexfs_fallocate(struct file *file, int mode, loff_t offset, loff_t l
 		vi->flags |= VEXFS_KEEP_FL;	/* asked for: not dropped at the last close */
 		mark_inode_dirty(inode);
 	} else if (end > old) {
-		handle = vexfs_begin(inode->i_sb, VEXFS_CREDITS_INODE);
-		err = PTR_ERR_OR_ZERO(handle);
-		if (!err) {
-			truncate_setsize(inode, end);
-			vi->disk_size = max(vi->disk_size, end);
-			err = vexfs_end(handle, vexfs_update_inode(handle, inode));
-		}
+		truncate_setsize(inode, end);
+		vi->disk_size = max(vi->disk_size, end);
+		err = vexfs_log_inode(inode);
 	}
 	if (!err && (file->f_flags & O_DSYNC))
 		err = vexfs_sync_journal(inode, false);

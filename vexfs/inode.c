@@ -11,6 +11,12 @@ static struct timespec64 vexfs_time(__le64 sec, __le32 nsec)
 	return (struct timespec64){ le64_to_cpu(sec), min_t(u32, le32_to_cpu(nsec), 999999999) };
 }
 
+static void vexfs_put_time(__le64 *sec, __le32 *nsec, struct timespec64 time)
+{
+	*sec = cpu_to_le64(time.tv_sec);
+	*nsec = cpu_to_le32(time.tv_nsec);
+}
+
 static u64 vexfs_table_block(struct super_block *sb, u32 ino, u32 *slot)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
@@ -198,7 +204,6 @@ int vexfs_update_inode_locked(handle_t *handle, struct inode *inode)
 {
 	struct super_block *sb = inode->i_sb;
 	struct vexfs_inode_info *vi = VEXFS_I(inode);
-	struct timespec64 atime, mtime, ctime;
 	struct vexfs_inode *raw;
 	struct buffer_head *bh;
 	u32 slot;
@@ -213,23 +218,16 @@ int vexfs_update_inode_locked(handle_t *handle, struct inode *inode)
 		goto out;
 	raw = (struct vexfs_inode *)bh->b_data + slot;
 	spin_lock(&vi->raw_lock);
-	atime = inode_get_atime(inode);
-	mtime = inode_get_mtime(inode);
-	ctime = inode_get_ctime(inode);
 	raw->i_mode = cpu_to_le16(inode->i_mode);
 	raw->i_links = cpu_to_le32(inode->i_nlink);
 	raw->i_uid = cpu_to_le32(i_uid_read(inode));
 	raw->i_gid = cpu_to_le32(i_gid_read(inode));
 	raw->i_size = cpu_to_le64(S_ISREG(inode->i_mode) ? vi->disk_size : i_size_read(inode));
 	raw->i_blocks = cpu_to_le64(inode->i_blocks >> (VEXFS_BLOCK_BITS - 9));
-	raw->i_atime = cpu_to_le64(atime.tv_sec);
-	raw->i_mtime = cpu_to_le64(mtime.tv_sec);
-	raw->i_ctime = cpu_to_le64(ctime.tv_sec);
-	raw->i_btime = cpu_to_le64(vi->btime.tv_sec);
-	raw->i_atime_nsec = cpu_to_le32(atime.tv_nsec);
-	raw->i_mtime_nsec = cpu_to_le32(mtime.tv_nsec);
-	raw->i_ctime_nsec = cpu_to_le32(ctime.tv_nsec);
-	raw->i_btime_nsec = cpu_to_le32(vi->btime.tv_nsec);
+	vexfs_put_time(&raw->i_atime, &raw->i_atime_nsec, inode_get_atime(inode));
+	vexfs_put_time(&raw->i_mtime, &raw->i_mtime_nsec, inode_get_mtime(inode));
+	vexfs_put_time(&raw->i_ctime, &raw->i_ctime_nsec, inode_get_ctime(inode));
+	vexfs_put_time(&raw->i_btime, &raw->i_btime_nsec, vi->btime);
 	raw->i_generation = cpu_to_le32(inode->i_generation);
 	raw->i_flags = cpu_to_le32(vi->flags);
 	if (S_ISCHR(inode->i_mode) || S_ISBLK(inode->i_mode))
@@ -259,17 +257,21 @@ int vexfs_update_inode(handle_t *handle, struct inode *inode)
 	return err;
 }
 
+/* A transaction for the inode alone. */
+int vexfs_log_inode(struct inode *inode)
+{
+	handle_t *handle = vexfs_begin(inode->i_sb, VEXFS_CREDITS_INODE);
+
+	if (IS_ERR(handle))
+		return PTR_ERR(handle);
+	return vexfs_end(handle, vexfs_update_inode(handle, inode));
+}
+
 /* The VFS changed a time or the like: it goes to the journal at once. */
 void vexfs_dirty_inode(struct inode *inode, int flags)
 {
-	handle_t *handle;
-
-	if (flags == I_DIRTY_TIME)	/* lazytime: the VFS comes again when it matters */
-		return;
-	handle = vexfs_begin(inode->i_sb, VEXFS_CREDITS_INODE);
-	if (IS_ERR(handle))
-		return;
-	vexfs_end(handle, vexfs_update_inode(handle, inode));
+	if (flags != I_DIRTY_TIME)	/* lazytime: the VFS comes again when it matters */
+		vexfs_log_inode(inode);
 }
 
 /* All changes are in the journal already; sync(2) of one inode only has to wait for it. */
@@ -365,7 +367,6 @@ static int vexfs_set_size(struct inode *inode, loff_t size)
 {
 	struct vexfs_inode_info *vi = VEXFS_I(inode);
 	loff_t old = i_size_read(inode);
-	handle_t *handle;
 	int err;
 
 	inode_dio_wait(inode);
@@ -381,16 +382,9 @@ static int vexfs_set_size(struct inode *inode, loff_t size)
 		goto unlock;
 	truncate_setsize(inode, size);
 	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
-	if (size <= old) {
-		err = vexfs_truncate(inode);
-		goto unlock;
-	}
-	handle = vexfs_begin(inode->i_sb, VEXFS_CREDITS_INODE);
-	err = PTR_ERR_OR_ZERO(handle);
-	if (!err) {
+	if (size > old)
 		vi->disk_size = size;
-		err = vexfs_end(handle, vexfs_update_inode(handle, inode));
-	}
+	err = size > old ? vexfs_log_inode(inode) : vexfs_truncate(inode);
 unlock:
 	filemap_invalidate_unlock(inode->i_mapping);
 	return err;
@@ -399,7 +393,6 @@ unlock:
 int vexfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
 	struct inode *inode = d_inode(dentry);
-	handle_t *handle;
 	int err = setattr_prepare(idmap, dentry, attr);
 
 	if (err)
@@ -413,10 +406,7 @@ int vexfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *
 			return err;
 	}
 	setattr_copy(idmap, inode, attr);
-	handle = vexfs_begin(inode->i_sb, VEXFS_CREDITS_INODE);
-	if (IS_ERR(handle))
-		return PTR_ERR(handle);
-	return vexfs_end(handle, vexfs_update_inode(handle, inode));
+	return vexfs_log_inode(inode);
 }
 
 int vexfs_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat, u32 mask,

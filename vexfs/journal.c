@@ -151,8 +151,9 @@ int vexfs_journal_open(struct super_block *sb)
 void vexfs_journal_close(struct super_block *sb)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
+	bool aborted = sbi->journal && is_journal_aborted(sbi->journal);
 
-	if (sbi->journal && jbd2_journal_destroy(sbi->journal) < 0)
+	if (sbi->journal && jbd2_journal_destroy(sbi->journal) < 0 && !aborted)
 		vexfs_error(sb, 0, "the journal could not be closed in order");
 	sbi->journal = NULL;
 }

@@ -222,7 +222,7 @@ static int vexfs_reconfigure(struct fs_context *fc)
 
 	sync_filesystem(sb);
 	if (readonly != sb_rdonly(sb))
-		err = readonly ? vexfs_make_readonly(sb) : vexfs_make_writable(sb);
+		err = readonly ? vexfs_make_quiet(sb) : vexfs_make_writable(sb);
 	if (err)
 		return err;
 	if (options->errors_given)

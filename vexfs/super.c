@@ -125,14 +125,18 @@ static int vexfs_sync_fs(struct super_block *sb, int wait)
 	return err;
 }
 
-/* Everything home and the journal empty, so that a copy of the frozen disk needs no replay. */
-static int vexfs_freeze(struct super_block *sb)
+/*
+ * Everything home and the journal empty: for read-only mounts, and so that a copy of a frozen disk
+ * needs no replay.
+ */
+int vexfs_make_quiet(struct super_block *sb)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
 	int err;
 
 	if (sb_rdonly(sb))
 		return 0;
+	flush_workqueue(sbi->end_io_wq);
 	jbd2_journal_lock_updates(sbi->journal);
 	err = jbd2_journal_flush(sbi->journal, 0);
 	jbd2_journal_unlock_updates(sbi->journal);
@@ -212,13 +216,13 @@ const struct super_operations vexfs_super_ops = {
 	.evict_inode	= vexfs_evict_inode,
 	.put_super	= vexfs_put_super,
 	.sync_fs	= vexfs_sync_fs,
-	.freeze_fs	= vexfs_freeze,
+	.freeze_fs	= vexfs_make_quiet,
 	.unfreeze_fs	= vexfs_unfreeze,
 	.statfs		= vexfs_statfs,
 	.show_options	= vexfs_show_options,
 };
 
-/* To and from read-only, at mount and at remount. */
+/* At mount and at remount. */
 int vexfs_make_writable(struct super_block *sb)
 {
 	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
@@ -244,20 +248,6 @@ int vexfs_make_writable(struct super_block *sb)
 	super->s_mount_time = cpu_to_le64(ktime_get_real_seconds());
 	vexfs_set_clean(sb, false);
 	return 0;
-}
-
-int vexfs_make_readonly(struct super_block *sb)
-{
-	struct vexfs_sb_info *sbi = VEXFS_SB(sb);
-	int err;
-
-	flush_workqueue(sbi->end_io_wq);
-	jbd2_journal_lock_updates(sbi->journal);
-	err = jbd2_journal_flush(sbi->journal, 0);
-	jbd2_journal_unlock_updates(sbi->journal);
-	if (!err)
-		vexfs_set_clean(sb, true);
-	return err;
 }
 
 struct vexfs_sb_info *vexfs_alloc_sbi(struct super_block *sb)

@@ -17,6 +17,6 @@ int vexfs_show_options(struct seq_file *seq, struct dentry *root);
 struct vexfs_sb_info *vexfs_alloc_sbi(struct super_block *sb);
 void vexfs_free_sbi(struct vexfs_sb_info *sbi);
 int vexfs_make_writable(struct super_block *sb);
-int vexfs_make_readonly(struct super_block *sb);
+int vexfs_make_quiet(struct super_block *sb);
 
 #endif

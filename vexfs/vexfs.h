@@ -214,6 +214,7 @@ struct inode *vexfs_iget(struct super_block *sb, u32 ino);
 void vexfs_set_ops(struct inode *inode);
 int vexfs_update_inode(handle_t *handle, struct inode *inode);
 int vexfs_update_inode_locked(handle_t *handle, struct inode *inode);
+int vexfs_log_inode(struct inode *inode);
 void vexfs_dirty_inode(struct inode *inode, int flags);
 int vexfs_write_inode(struct inode *inode, struct writeback_control *wbc);
 void vexfs_evict_inode(struct inode *inode);

@@ -30,15 +30,17 @@ static unsigned int vexfs_xattr_count(struct buffer_head *bh)
 	return le16_to_cpu(((struct vexfs_header *)bh->b_data)->h_count);
 }
 
-/* Reads the attribute block; every entry's bounds hold when it is returned. */
+/* The attribute block, or NULL; every entry's bounds hold when it is returned. */
 static struct buffer_head *vexfs_read_xattrs(struct inode *inode)
 {
-	struct buffer_head *bh = vexfs_read_block(inode->i_sb, VEXFS_I(inode)->xattr_block,
-						  VEXFS_XATTR_MAGIC, inode->i_ino,
-						  inode->i_generation);
+	struct buffer_head *bh;
 	struct vexfs_xattr *x;
 	unsigned int n;
 
+	if (!VEXFS_I(inode)->xattr_block)
+		return NULL;
+	bh = vexfs_read_block(inode->i_sb, VEXFS_I(inode)->xattr_block, VEXFS_XATTR_MAGIC,
+			      inode->i_ino, inode->i_generation);
 	if (IS_ERR(bh))
 		return bh;
 	x = vexfs_first_xattr(bh);
@@ -76,11 +78,9 @@ static int vexfs_get_xattr(struct inode *inode, int index, const char *name, voi
 	int ret = -ENODATA;
 
 	down_read(&vi->xattr_lock);
-	if (!vi->xattr_block)
-		goto unlock;
 	bh = vexfs_read_xattrs(inode);
-	if (IS_ERR(bh)) {
-		ret = PTR_ERR(bh);
+	if (IS_ERR_OR_NULL(bh)) {
+		ret = bh ? PTR_ERR(bh) : -ENODATA;
 		goto unlock;
 	}
 	x = vexfs_find_xattr(bh, index, name);
@@ -170,8 +170,8 @@ static int vexfs_set_xattr(handle_t *handle, struct inode *inode, int index, con
 			   const void *value, size_t size, int flags)
 {
 	struct vexfs_inode_info *vi = VEXFS_I(inode);
-	struct buffer_head *bh = NULL;
-	bool exists = false;
+	struct buffer_head *bh;
+	bool exists;
 	char *image;
 	int err;
 
@@ -183,15 +183,13 @@ static int vexfs_set_xattr(handle_t *handle, struct inode *inode, int index, con
 	if (!image)
 		return -ENOMEM;
 	down_write(&vi->xattr_lock);
-	if (vi->xattr_block) {
-		bh = vexfs_read_xattrs(inode);
-		if (IS_ERR(bh)) {
-			err = PTR_ERR(bh);
-			bh = NULL;
-			goto out;
-		}
-		exists = vexfs_find_xattr(bh, index, name);
+	bh = vexfs_read_xattrs(inode);
+	if (IS_ERR(bh)) {
+		err = PTR_ERR(bh);
+		bh = NULL;
+		goto out;
 	}
+	exists = bh && vexfs_find_xattr(bh, index, name);
 	err = -EEXIST;
 	if (exists && (flags & XATTR_CREATE))
 		goto out;
@@ -289,11 +287,9 @@ ssize_t vexfs_listxattr(struct dentry *dentry, char *list, size_t size)
 	unsigned int n;
 
 	down_read(&vi->xattr_lock);
-	if (!vi->xattr_block)
-		goto unlock;
 	bh = vexfs_read_xattrs(inode);
-	if (IS_ERR(bh)) {
-		used = PTR_ERR(bh);
+	if (IS_ERR_OR_NULL(bh)) {
+		used = PTR_ERR(bh);	/* 0: none */
 		goto unlock;
 	}
 	x = vexfs_first_xattr(bh);

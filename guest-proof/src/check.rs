@@ -231,7 +231,13 @@ mod tests {
     /// Works for a moment in an ordinary directory and returns it with the number of steps done.
     fn worked(steps: u64) -> (tempfile::TempDir, Promise) {
         let dir = tempfile::tempdir().unwrap();
-        work::run(dir.path(), 5, false, false, Some(steps)).unwrap();
+        let manner = work::Manner {
+            vectors: false,
+            lie: false,
+            pace: 0,
+            steps,
+        };
+        work::run(dir.path(), 5, &manner).unwrap();
         (
             dir,
             Promise {

@@ -23,8 +23,11 @@ struct Victim {
 
 type Done = anyhow::Result<()>;
 
+/// How a damage comes about.
+type Damage = fn(&Victim) -> Done;
+
 /// The word fsck must say, and how the damage comes about.
-const DAMAGES: &[(&str, fn(&Victim) -> Done)] = &[
+const DAMAGES: &[(&str, Damage)] = &[
     ("superblock", |v| v.bytes(0, 1100, &[0x5a; 8])),
     ("superblock", |v| v.bytes(0, 0, &[0; 4096])),
     ("spare-superblock", |v| v.bytes(v.last(), 1024, &[0; 1024])),

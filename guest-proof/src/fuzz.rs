@@ -51,7 +51,7 @@ pub struct Args {
     count: u64,
 }
 
-/// Tries them; the number of each is printed before it is mounted, so that what hangs is known. Stops
+/// Tries them; the number of each goes into the kernel log before it is mounted, so that what hangs is known. Stops
 /// at the first that the kernel complains about in its taint, and leaves it on the device.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     let read =
@@ -65,6 +65,8 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         let which = usize::from(rng.u32(..3) == 0);
         let (image, said) = damaged(&sound[which], &targets[which], &mut rng);
         println!("{number}: {said}");
+        // At level debug, which no console shows: with what the kernel says of it, should that hang.
+        fs::write("/dev/kmsg", format!("<7>proof: image {number}: {said}\n")).unwrap_or_default();
         put(&args.device, &image)?;
         if let Some(seen) = one(args, &mut rng)? {
             mounted += 1;

@@ -42,6 +42,9 @@ enum What {
         /// Promise without fsync: for a test that wants to see promises broken.
         #[arg(long)]
         lie: bool,
+        /// Microseconds each hand rests after a step.
+        #[arg(long, default_value_t = 0)]
+        pace: u64,
         /// Stop after so many steps of each hand.
         #[arg(long)]
         steps: Option<u64>,
@@ -81,8 +84,19 @@ fn main() -> ExitCode {
             seed,
             vectors,
             lie,
+            pace,
             steps,
-        } => work::run(&dir, seed, vectors, lie, steps).map(|()| true),
+        } => work::run(
+            &dir,
+            seed,
+            &work::Manner {
+                vectors,
+                lie,
+                pace,
+                steps: steps.unwrap_or(u64::MAX),
+            },
+        )
+        .map(|()| true),
         What::Check {
             dir,
             seed,

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::fs::{OFlags, fdatasync, fsync, syncfs};
@@ -37,46 +39,52 @@ pub fn patched(home: &Path, file: usize) -> PathBuf {
 /// Where nothing is promised.
 pub const NOISE: &str = "noise";
 
+/// How to work.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Files get vectors.
+    pub vectors: bool,
+    /// Promise without fsync.
+    pub lie: bool,
+    /// Microseconds of rest after a step.
+    pub pace: u64,
+    /// Steps of each hand.
+    pub steps: u64,
+}
+
 struct Hand {
     home: PathBuf,
     number: u32,
     seed: u64,
-    vectors: bool,
-    lie: bool,
+    manner: Manner,
     state: State,
 }
 
 /// Works for that many steps each hand, or until it is killed.
-pub fn run(
-    dir: &Path,
-    seed: u64,
-    vectors: bool,
-    lie: bool,
-    steps: Option<u64>,
-) -> anyhow::Result<()> {
+pub fn run(dir: &Path, seed: u64, manner: &Manner) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let parent = dir.parent().unwrap_or(dir);
-    if !lie {
-        fsync(File::open(parent)?)?;
+    if !manner.lie {
+        fsync(File::open(dir.parent().unwrap_or(dir))?)?;
     }
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let restless = scope.spawn(|| restless(&dir.join("restless"), seed, &done));
         let hands: Vec<_> = (0..HANDS)
             .map(|number| {
-                scope.spawn(move || {
-                    Hand {
-                        home: home(dir, number),
-                        number,
-                        seed: hand_seed(seed, number),
-                        vectors,
-                        lie,
-                        state: State::new(),
-                    }
-                    .work(steps.unwrap_or(u64::MAX))
-                })
+                let mut hand = Hand {
+                    home: home(dir, number),
+                    number,
+                    seed: hand_seed(seed, number),
+                    manner: *manner,
+                    state: State::new(),
+                };
+                scope.spawn(move || hand.work())
             })
             .collect();
-        for hand in hands {
-            match hand.join() {
+        let ended: Vec<_> = hands.into_iter().map(|hand| hand.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        for ended in ended.into_iter().chain([restless.join()]) {
+            match ended {
                 Ok(ended) => ended?,
                 Err(_) => anyhow::bail!("a hand panicked"),
             }
@@ -85,8 +93,49 @@ pub fn run(
     })
 }
 
+/// Writes without end, past the page cache, and never has anything flushed: when the power goes, there
+/// is always something under way.
+fn restless(dir: &Path, seed: u64, done: &AtomicBool) -> anyhow::Result<()> {
+    fs::create_dir(dir)?;
+    let mut rng = random(seed, &[8]);
+    let flags = direct().bits() as i32;
+    let open = |name: u32| {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(flags)
+            .open(dir.join(format!("r{name}")))
+    };
+    let room = vec![9; 33 * BLOCK];
+    let at = room.as_ptr().align_offset(BLOCK);
+    while !done.load(Ordering::Relaxed) {
+        let blocks = rng.usize(1..=16);
+        let file = open(rng.u32(..6))?;
+        file.write_all_at(
+            &room[at..at + blocks * BLOCK],
+            rng.u64(..512) * BLOCK as u64,
+        )?;
+        match rng.u32(..8) {
+            0 => file.set_len(rng.u64(..300) * BLOCK as u64)?,
+            1 => ignore(fs::rename(dir.join("r5"), dir.join("r4"))),
+            2 => ignore(fs::remove_file(dir.join("r3"))),
+            _ => std::thread::sleep(Duration::from_micros(rng.u64(..3000))),
+        }
+    }
+    Ok(())
+}
+
+/// The unit tests' directory may be on a tmpfs, which knew nothing of `O_DIRECT` before 6.6.
+fn direct() -> OFlags {
+    match cfg!(test) {
+        true => OFlags::empty(),
+        false => OFlags::DIRECT,
+    }
+}
+
 impl Hand {
-    fn work(&mut self, steps: u64) -> anyhow::Result<()> {
+    fn work(&mut self) -> anyhow::Result<()> {
         fs::create_dir(&self.home).context("cannot make a hand's directory")?;
         for number in 0..DIRS {
             fs::create_dir(folder(&self.home, number))?;
@@ -95,12 +144,13 @@ impl Hand {
         self.durable(&File::open(&self.home)?)?;
         self.durable(&File::open(self.home.parent().unwrap_or(&self.home))?)?;
         self.promise(0)?;
-        for number in 1..=steps {
+        for number in 1..=self.manner.steps {
             let step = step(self.seed, number);
             self.take(number, step)
                 .with_context(|| format!("hand {} at step {number}, {step:?}", self.number))?;
             self.state.apply(number, step);
             self.promise(number)?;
+            std::thread::sleep(Duration::from_micros(self.manner.pace));
         }
         Ok(())
     }
@@ -111,7 +161,7 @@ impl Hand {
     }
 
     fn durable(&self, file: &File) -> std::io::Result<()> {
-        match self.lie {
+        match self.manner.lie {
             true => Ok(()),
             false => Ok(fsync(file)?),
         }
@@ -134,7 +184,7 @@ impl Hand {
                 let draft = dir.join("draft");
                 let mut file = File::create(&draft)?;
                 file.write_all(&slot_content(self.seed, slot, number))?;
-                if self.vectors {
+                if self.manner.vectors {
                     vectors::set(&file, &slot_vector(self.seed, slot, number))?;
                 }
                 self.durable(&file)?;
@@ -176,9 +226,8 @@ impl Hand {
     ) -> anyhow::Result<()> {
         let path = patched(&self.home, file);
         let flags = match how {
-            Durably::Dsync if !self.lie => OFlags::DSYNC,
-            // The unit tests' directory may be on a tmpfs, which knew none of it before 6.6.
-            Durably::Direct if !cfg!(test) => OFlags::DIRECT,
+            Durably::Dsync if !self.manner.lie => OFlags::DSYNC,
+            Durably::Direct => direct(),
             _ => OFlags::empty(),
         };
         let opened = OpenOptions::new()
@@ -195,7 +244,7 @@ impl Hand {
         let at = room.as_ptr().align_offset(BLOCK);
         room[at..at + content.len()].copy_from_slice(&content);
         opened.write_all_at(&room[at..at + content.len()], first * BLOCK as u64)?;
-        if self.lie {
+        if self.manner.lie {
             return Ok(());
         }
         match how {

@@ -5,7 +5,8 @@
 //! gives a check its guests and keeps what they leave; [`checks`] is the table of what must hold; [`verdict`] is the second judge, who reads the kernel
 //! log; [`runner`] brings them together and emits [`event`]s; [`report`] turns those into
 //! something for a reader; [`stored`] keeps a verdict beside its image, [`dossier`] is the folder a
-//! failure leaves, [`history`] what earlier runs found. [`host`] probes what the machine we run on offers.
+//! failure leaves, [`history`] what earlier runs found, [`tryout`] the loop from an edit to a verdict.
+//! [`host`] probes what the machine we run on offers.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`event::CaseResult`] (what came of it). Building images is left to
@@ -27,4 +28,5 @@ pub mod runner;
 mod secret_scan;
 pub mod snapshot;
 pub mod stored;
+pub mod tryout;
 pub mod verdict;

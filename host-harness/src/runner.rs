@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use crate::checks::{Check, Start};
+use crate::checks::{Check, SMOKE, Start};
 use crate::dossier::{self, Broken};
-use crate::event::{Attempt, CaseId, CaseResult, Event, Reporter, Reporters};
-use crate::lab::{Break, Failure, Lab, LastWords, Setup};
-use crate::verdict::Outcome;
+use crate::event::{Attempt, CaseId, CaseResult, Event, Part, Reporter, Reporters};
+use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
+use crate::verdict::{Finding, Outcome};
 
 /// Reporters that several checks talk to at the same time.
 #[derive(Clone, Default)]
@@ -143,13 +143,24 @@ pub async fn run(
     manner: Manner,
     reporters: &SharedReporters,
 ) -> Vec<CaseResult> {
+    run_of(setup, checks, manner, reporters, None).await
+}
+
+/// As [`run`], with a module in the place of the image's own if one is given.
+pub async fn run_of(
+    setup: &Arc<Setup>,
+    checks: &[&'static Check],
+    manner: Manner,
+    reporters: &SharedReporters,
+    subject: Option<&Arc<Subject>>,
+) -> Vec<CaseResult> {
     let variant = &setup.image.manifest.variant;
     let checks = checks.iter().filter(|check| check.is_about(variant));
     futures_util::stream::iter(checks.map(|check| async move {
         reporters.emit(&Event::CaseStarted {
             case: case_id(setup, check),
         });
-        let result = run_or_skip(setup, check, manner.retries).await;
+        let result = run_or_skip(setup, check, manner.retries, subject).await;
         reporters.emit(&Event::CaseFinished(Box::new(result.clone())));
         result
     }))
@@ -166,9 +177,19 @@ fn case_id(setup: &Setup, check: &Check) -> CaseId {
     }
 }
 
-async fn run_or_skip(setup: &Arc<Setup>, check: &'static Check, retries: u32) -> CaseResult {
-    match check.skip_reason(&setup.image.manifest.source.config) {
-        None => again(retries, || run_check(setup, check)).await,
+async fn run_or_skip(
+    setup: &Arc<Setup>,
+    check: &'static Check,
+    retries: u32,
+    subject: Option<&Arc<Subject>>,
+) -> CaseResult {
+    let once = async || match subject {
+        None => run_check(setup, check).await,
+        Some(subject) => run_check_of(setup, check, subject).await,
+    };
+    let manifest = &setup.image.manifest;
+    match check.skip_reason(&manifest.source.config, &manifest.signing) {
+        None => again(retries, once).await,
         Some(reason) => CaseResult {
             case: case_id(setup, check),
             outcome: Outcome::Skip { reason },
@@ -184,10 +205,7 @@ async fn run_or_skip(setup: &Arc<Setup>, check: &'static Check, retries: u32) ->
 }
 
 /// Tries until it is green, at most `retries` times more, and keeps what the earlier tries said.
-async fn again<F: Future<Output = CaseResult>>(
-    retries: u32,
-    mut attempt: impl FnMut() -> F,
-) -> CaseResult {
+async fn again(retries: u32, mut attempt: impl AsyncFnMut() -> CaseResult) -> CaseResult {
     let mut earlier = Vec::new();
     loop {
         let result = attempt().await;
@@ -205,84 +223,197 @@ async fn again<F: Future<Output = CaseResult>>(
 
 /// One check from machine to verdict. Never fails: whatever happens is an outcome.
 pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult {
+    judge(Lab::new(setup.clone(), check, lab_id(setup, check)))
+        .await
+        .close()
+        .await
+}
+
+/// As [`run_check`], with a module in the place of the image's own.
+pub async fn run_check_of(
+    setup: &Arc<Setup>,
+    check: &'static Check,
+    subject: &Arc<Subject>,
+) -> CaseResult {
+    judge(lab_of(setup, check, subject)).await.close().await
+}
+
+/// A lab for a check with a module in the place of the image's own.
+pub fn lab_of(setup: &Arc<Setup>, check: &'static Check, subject: &Arc<Subject>) -> Lab {
+    let lab = Lab::new(setup.clone(), check, lab_id(setup, check));
+    if check.name == SMOKE.name {
+        let mut lab = lab.without_module();
+        lab.give(subject.clone());
+        lab
+    } else {
+        lab.with_subject(subject.clone())
+    }
+}
+
+/// Names a run of a check: two at the same time must not share a log folder.
+fn lab_id(setup: &Setup, check: &Check) -> String {
+    let variant = &setup.image.manifest.variant;
+    format!("{variant}-{}-{}", check.name, std::process::id())
+}
+
+/// Tells the story of a lab's check, prepared or not, and lets both judges speak.
+pub async fn judge(mut lab: Lab) -> Judged {
     let begin = Instant::now();
-    let case = case_id(setup, check);
-    // Two runs of one check at the same time must not share a log folder.
-    let id = format!("{}-{}-{}", case.variant, check.name, std::process::id());
-    let mut lab = Lab::new(setup.clone(), check, id);
+    let (setup, check) = (lab.setup().clone(), lab.check());
+    let case = case_id(&setup, check);
     let story = tell(&mut lab, check).await;
-    let parts = lab.take_parts();
+    let steps = lab.steps();
+    let mut parts = lab.take_parts();
     let story = story.and_then(|()| Failure::of_parts(&parts));
-    let seed = lab.seed();
-    let spent = lab.spent;
-    let mut remains = lab.finish().await;
+    parts.extend(parts_of(&steps, &story));
+    let (seed, spent, subject) = (lab.seed(), lab.spent, lab.subject().cloned());
+    let remains = lab.finish().await;
     let evidence = remains.evidence();
     let outcome = evidence.judge(&story);
-    let took = begin.elapsed();
-    let dossier = match setup.dossiers.wants(&outcome) {
-        true => {
-            let last_words = remains.last_words();
-            let exhibits = remains.exhibits.files().to_vec();
-            let found = dossier::Case {
-                case: &case,
-                about: check.about,
-                deadline: check.deadline(),
-                took,
-                outcome: &outcome,
-                findings: &evidence.findings,
-                last_words: last_words.as_deref(),
-                deaf: remains.deaf(),
-                seed,
-                breaks: setup.breaks.iter().map(Broken::from).collect(),
-                properties: &evidence.properties,
-                transcript: &evidence.transcript,
-                kernel_log: &evidence.kernel_log,
-                image: &setup.image,
-                tools: &setup.tools,
-                exhibits: &exhibits,
-                boot_deadline: setup.boot_deadline,
-            };
-            Some(
-                dossier::write(
-                    &setup.dossiers,
-                    &setup.layout,
-                    &found,
-                    &mut remains.machines,
-                )
-                .await,
-            )
-        }
-        false => None,
-    };
-    // What reached the consoles meanwhile counts too.
-    let mut evidence = remains.end().await;
-    let outcome = evidence.judge(&story);
-    let dossier = match dossier {
-        Some(Ok(dir)) => Some(dir),
-        Some(Err(error)) => {
-            let why = ("dossier".to_owned(), format!("not written: {error}"));
-            evidence.properties.push(why);
-            None
-        }
-        None => None,
-    };
-    let seconds = |name: &str, time: Duration| (name.into(), format!("{:.3}", time.as_secs_f64()));
-    let own = begin.elapsed().saturating_sub(spent.machine + spent.story);
-    evidence.properties.extend([
-        seconds("seconds-machine", spent.machine),
-        seconds("seconds-story", spent.story),
-        seconds("seconds-harness", own),
-    ]);
-    CaseResult {
-        case,
+    Judged {
         outcome,
-        took,
-        properties: evidence.properties,
-        transcript: evidence.transcript,
-        kernel_log: evidence.kernel_log,
+        steps,
+        took: begin.elapsed(),
+        begin,
+        setup,
+        check,
+        case,
+        story,
         parts,
-        earlier: Vec::new(),
-        dossier,
+        seed,
+        spent,
+        subject,
+        remains,
+        evidence,
+    }
+}
+
+/// The steps of a story as parts of its result.
+fn parts_of(steps: &[(&'static str, Duration)], story: &Result<(), Failure>) -> Vec<Part> {
+    let last = steps.len().saturating_sub(1);
+    let part = |(n, (name, _)): (usize, &(&'static str, Duration))| Part {
+        name: (*name).to_owned(),
+        outcome: match story {
+            Err(failure) if n == last => Outcome::fail("check", failure.to_string(), ""),
+            _ => Outcome::Pass,
+        },
+    };
+    steps.iter().enumerate().map(part).collect()
+}
+
+/// A check that has its verdict, and machines that are still there.
+pub struct Judged {
+    /// The verdict. What reaches the consoles while the machines are ended can still turn it.
+    pub outcome: Outcome,
+    /// The steps of the story that were begun, with what each took.
+    pub steps: Vec<(&'static str, Duration)>,
+    /// How long it took so far.
+    pub took: Duration,
+    begin: Instant,
+    setup: Arc<Setup>,
+    check: &'static Check,
+    case: CaseId,
+    story: Result<(), Failure>,
+    parts: Vec<Part>,
+    seed: u64,
+    spent: Spent,
+    subject: Option<Arc<Subject>>,
+    remains: Remains,
+    evidence: Evidence,
+}
+
+impl Judged {
+    /// What the kernel logs show.
+    pub fn findings(&self) -> &[Finding] {
+        &self.evidence.findings
+    }
+
+    /// Writes the dossier if there is to be one, and ends the machines.
+    pub async fn close(self) -> CaseResult {
+        let Judged {
+            outcome,
+            steps,
+            took,
+            begin,
+            setup,
+            check,
+            case,
+            story,
+            parts,
+            seed,
+            spent,
+            subject,
+            mut remains,
+            evidence,
+        } = self;
+        let dossier = match setup.dossiers.wants(&outcome) {
+            true => {
+                let last_words = remains.last_words();
+                let exhibits = remains.exhibits.files().to_vec();
+                let found = dossier::Case {
+                    case: &case,
+                    about: check.about,
+                    deadline: setup.stretched(check.deadline()),
+                    took,
+                    outcome: &outcome,
+                    findings: &evidence.findings,
+                    last_words: last_words.as_deref(),
+                    deaf: remains.deaf(),
+                    seed,
+                    breaks: setup.breaks.iter().map(Broken::from).collect(),
+                    properties: &evidence.properties,
+                    transcript: &evidence.transcript,
+                    kernel_log: &evidence.kernel_log,
+                    image: &setup.image,
+                    subject: subject.as_deref(),
+                    tools: &setup.tools,
+                    exhibits: &exhibits,
+                    boot_deadline: setup.stretched(setup.boot_deadline),
+                };
+                let machines = &mut remains.machines;
+                Some(dossier::write(&setup.dossiers, &setup.layout, &found, machines).await)
+            }
+            false => None,
+        };
+        // What reached the consoles meanwhile counts too.
+        let mut evidence = remains.end().await;
+        let outcome = evidence.judge(&story);
+        let dossier = match dossier {
+            Some(Ok(dir)) => Some(dir),
+            Some(Err(error)) => {
+                let why = ("dossier".to_owned(), format!("not written: {error}"));
+                evidence.properties.push(why);
+                None
+            }
+            None => None,
+        };
+        let seconds =
+            |name: &str, time: Duration| (name.into(), format!("{:.3}", time.as_secs_f64()));
+        let own = begin.elapsed().saturating_sub(spent.machine + spent.story);
+        evidence.properties.extend([
+            seconds("seconds-machine", spent.machine),
+            seconds("seconds-story", spent.story),
+            seconds("seconds-harness", own),
+        ]);
+        let steps = steps.iter();
+        evidence
+            .properties
+            .extend(steps.map(|(name, time)| seconds(&format!("seconds-step-{name}"), *time)));
+        if let Some(subject) = &subject {
+            let module = ("module-sha256".to_owned(), subject.sha256.clone());
+            evidence.properties.push(module);
+        }
+        CaseResult {
+            case,
+            outcome,
+            took,
+            properties: evidence.properties,
+            transcript: evidence.transcript,
+            kernel_log: evidence.kernel_log,
+            parts,
+            earlier: Vec::new(),
+            dossier,
+        }
     }
 }
 
@@ -292,11 +423,21 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     let machines = lab.machines();
     let prepared = lab.prepare().await;
     let pace = lab.pace();
+    let deadline = lab.deadline();
     let told = match prepared {
         Ok(()) => {
             let begin = Instant::now();
+            let fatal = lab.fatal();
             let mut story = (check.story)(lab);
-            match tokio::time::timeout(check.deadline(), &mut story).await {
+            let told = tokio::select! {
+                told = tokio::time::timeout(deadline, &mut story) => told,
+                finding = fatal => Ok(Err(Failure::check(
+                    "kernel",
+                    format!("broken off, for the kernel is not to be trusted after this: {finding}"),
+                    "",
+                ))),
+            };
+            match told {
                 Ok(told) => {
                     drop(story);
                     lab.spent.story = begin.elapsed();
@@ -306,7 +447,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines, pace).await;
                     drop(story);
-                    let title = overrun(check.start, check.deadline());
+                    let title = overrun(check.start, deadline);
                     return Err(lab.overran(title, words));
                 }
             }
@@ -399,9 +540,8 @@ mod tests {
     /// Runs `again` on these outcomes, one a try.
     async fn tried(retries: u32, outcomes: &[Outcome]) -> CaseResult {
         let mut outcomes = outcomes.iter().cloned();
-        again(retries, || {
-            let outcome = outcomes.next().expect("no more tries than these");
-            async { result(outcome) }
+        again(retries, async || {
+            result(outcomes.next().expect("no more tries than these"))
         })
         .await
     }

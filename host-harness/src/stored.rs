@@ -54,6 +54,7 @@ impl Basis {
                 "agent deadline",
                 format!("{} s", setup.agent_deadline.as_secs()),
             ),
+            ("second kernel", setup.second_kernel.to_string()),
             ("counts", format!("{:?}", Scale::of_environment())),
         ];
         Basis(facts.map(|(name, value)| (name.to_owned(), value)).into())

@@ -83,6 +83,7 @@ async fn snapshot() -> Result<Snapshot, Failed> {
         tools,
         boot_deadline,
         agent_deadline: FIRST_ANSWER,
+        second_kernel: false,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,

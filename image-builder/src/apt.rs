@@ -82,10 +82,18 @@ impl Archive {
     /// [`RECHECK`].
     pub(crate) async fn open(site: &Site<'_>, mirror: Option<&str>) -> Result<Archive, BuildError> {
         let sources = match mirror {
-            Some(url) => sources::from_mirror(url)?,
+            Some(url) => sources::from_mirror(url, None)?,
             None => configured(site).await?,
         };
-        let list = sources::list(&sources);
+        Archive::open_at(site, &sources).await
+    }
+
+    /// Opens these suites. Those of a date are as they are: once is enough.
+    pub(crate) async fn open_at(
+        site: &Site<'_>,
+        sources: &[Source],
+    ) -> Result<Archive, BuildError> {
+        let list = sources::list(sources);
         let home = site.cache.join("apt");
         let dir = home.join(&key::digest(&list)[..16]);
         let debs = home.join("archives");
@@ -107,8 +115,11 @@ impl Archive {
         fs::write(&file, &list).map_err(BuildError::io("write", &file))?;
         let status = archive.dir.join("status");
         fs::write(&status, "").map_err(BuildError::io("write", status))?;
-        if !archive.is_fresh() {
-            archive.update(site, &sources).await?;
+        let dated = sources.iter().all(|source| source.dated);
+        let is_known = archive.is_fresh() || dated && archive.checked().is_file();
+        if !is_known {
+            let updated = archive.update(site, sources).await;
+            updated.map_err(|error| no_snapshot(error, sources))?;
         }
         archive.state = archive.digest()?;
         Ok(archive)
@@ -287,10 +298,20 @@ impl Archive {
         to: &Path,
     ) -> Result<(), BuildError> {
         let _lock = site.lock(&self.debs.with_file_name("lock")).await?;
-        let there = |deb: &Deb| {
-            fs::metadata(self.debs.join(&deb.file)).is_ok_and(|meta| meta.len() == deb.bytes)
-        };
-        if !set.debs.iter().all(there) {
+        let mut all_there = true;
+        for deb in &set.debs {
+            let file = self.debs.join(&deb.file);
+            match fs::metadata(&file) {
+                Ok(meta) if meta.len() == deb.bytes && is_deb(&file, deb)? => {}
+                Ok(_) => {
+                    site.note(format!("{} is damaged: fetched again", file.display()));
+                    fs::remove_file(&file).map_err(BuildError::io("remove", &file))?;
+                    all_there = false;
+                }
+                Err(_) => all_there = false,
+            }
+        }
+        if !all_there {
             let command = self
                 .apt("apt-get")
                 .args(["install", "--download-only", "--yes", "-q"])
@@ -302,12 +323,57 @@ impl Archive {
         fs::create_dir_all(to).map_err(BuildError::io("make", to))?;
         for deb in &set.debs {
             let from = self.debs.join(&deb.file);
+            if !is_deb(&from, deb)? {
+                return Err(BuildError::Packages {
+                    said: format!("{} is not what the signed index says", deb.file),
+                });
+            }
+            touch(&from);
             let target = to.join(&deb.file);
             fs::hard_link(&from, &target)
                 .or_else(|_| fs::copy(&from, &target).map(drop))
                 .map_err(BuildError::io("copy", &from))?;
         }
         Ok(())
+    }
+}
+
+/// Whether a file has the digest the signed index says.
+fn is_deb(file: &Path, deb: &Deb) -> Result<bool, BuildError> {
+    key::file_digest(file)
+        .map(|digest| digest == deb.sha256)
+        .map_err(BuildError::io("read", file))
+}
+
+/// Marks a package as used just now; only the order in which old ones go depends on it.
+fn touch(path: &Path) {
+    let now = fs::FileTimes::new().set_modified(SystemTime::now());
+    let _best_effort = fs::File::open(path).and_then(|file| file.set_times(now));
+}
+
+/// An archive of past states that answers, but not for this date.
+fn no_snapshot(error: BuildError, sources: &[Source]) -> BuildError {
+    let absent = |said: &str| {
+        ["404", "does not have a Release file", "File not found"]
+            .iter()
+            .any(|word| said.contains(word))
+    };
+    match error {
+        BuildError::Mirror { url, said } if sources.iter().any(|s| s.dated) && absent(&said) => {
+            let source = sources.iter().find(|s| url.starts_with(&s.uri));
+            let address = source.map_or(url, |s| s.uri.clone());
+            let date = address
+                .split('/')
+                .find(|part| part.len() == 16 && part.ends_with('Z'))
+                .unwrap_or_default()
+                .to_owned();
+            BuildError::NoSnapshot {
+                url: address,
+                date,
+                said,
+            }
+        }
+        other => other,
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Recipe {
     pub(crate) packages: Vec<String>,
     /// Kernel series and the meta package that names the newest image package of it.
     pub(crate) kernels: BTreeMap<String, String>,
-    pub(crate) builder: PackageList,
+    pub(crate) builder: BuilderPackages,
     pub(crate) tools: ToolPrograms,
     pub(crate) base: BaseRecipe,
 }
@@ -31,11 +31,14 @@ impl Recipe {
     }
 }
 
-/// A list of packages.
+/// What is in the builder root.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PackageList {
+pub(crate) struct BuilderPackages {
+    /// To compile a module.
     pub(crate) packages: Vec<String>,
+    /// And to compile a kernel.
+    pub(crate) kernel_packages: Vec<String>,
 }
 
 /// What is on the tools disk.
@@ -98,6 +101,9 @@ pub(crate) struct Variant {
     /// The sources of module and control tool go in, ready to be built without network.
     #[serde(default)]
     pub(crate) sources: bool,
+    /// Only modules signed by a key its kernel trusts, and the kernel locked down, where there is one.
+    #[serde(default)]
+    pub(crate) lockdown: bool,
 }
 
 const RECIPE: &str = "provision/base/recipe.toml";
@@ -170,7 +176,7 @@ pub fn variants(workspace: &Path) -> Result<Vec<String>, BuildError> {
     Ok(names)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, BuildError> {
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, BuildError> {
     toml::from_str(text).map_err(|error| BuildError::DataFile {
         path: path.to_owned(),
         said: match error.span() {

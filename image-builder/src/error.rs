@@ -155,6 +155,46 @@ pub enum BuildError {
         /// Which stage.
         stage: String,
     },
+    /// Without root, and without what stands for it.
+    #[error(
+        "an ordinary user builds in a user namespace, and this host gives none: {said}. \
+         Allow them (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 \
+         where there is one), have lines for the user in /etc/subuid and /etc/subgid (package uidmap), \
+         or build as root"
+    )]
+    NoNamespaces {
+        /// unshare(1)'s own words.
+        said: String,
+    },
+    /// The archive has nothing of that date.
+    #[error(
+        "{url} has no state of {date}: {said}. Give another --snapshot-date, or an archive \
+         that has it with --snapshot-mirror URL, in which {{date}} stands for the date"
+    )]
+    NoSnapshot {
+        /// The archive's address.
+        url: String,
+        /// The date in it.
+        date: String,
+        /// apt's own words.
+        said: String,
+    },
+    /// Somebody still works with the cache.
+    #[error("{} is in use: {what} is locked. Let the build or check that holds it end, and try again", cache.display())]
+    CacheBusy {
+        /// The cache.
+        cache: PathBuf,
+        /// What is held.
+        what: String,
+    },
+    /// The cache cannot be emptied.
+    #[error("{} is not empty: {}. Remove what is left by hand", cache.display(), left.join("; "))]
+    CacheLeft {
+        /// The cache.
+        cache: PathBuf,
+        /// What stayed, and why.
+        left: Vec<String>,
+    },
     /// Packer's machine came up without SSH: its console says why.
     #[error("the base did not come up in {seconds} s; its console ends with:\n{console}\nwhole log: {}", log.display())]
     NoBoot {
@@ -220,10 +260,16 @@ impl BuildError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| BuildError::Io {
-            doing,
-            path,
-            source,
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull => BuildError::DiskFull {
+                path,
+                stage: "the build".into(),
+            },
+            _ => BuildError::Io {
+                doing,
+                path,
+                source,
+            },
         }
     }
 }

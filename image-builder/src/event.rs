@@ -25,6 +25,13 @@ pub enum BuildEvent {
         /// One line without its end.
         line: String,
     },
+    /// What else there is to know about a stage that ran (how much its compiler cache had).
+    StageDetail {
+        /// The stage's name.
+        stage: String,
+        /// A few words.
+        text: String,
+    },
     /// The stage's result for exactly these inputs is in the cache.
     StageCached {
         /// The stage's name.

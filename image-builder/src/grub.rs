@@ -31,6 +31,8 @@ pub(crate) const MODULES: &[&str] = &[
     "serial",
     "terminal",
     "configfile",
+    "smbios",
+    "test",
 ];
 
 /// Same for the program on the EFI system partition. Firmware reads the disk and shows the console;
@@ -44,6 +46,8 @@ pub(crate) const MODULES_EFI: &[&str] = &[
     "serial",
     "terminal",
     "configfile",
+    "smbios",
+    "test",
     "efi_gop",
 ];
 

@@ -3,6 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use keeper::Failure;
+
+use crate::run::Site;
 use crate::{BuildError, MissingTool};
 
 /// Programs a build runs, and the Debian package of each.
@@ -14,6 +17,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("dpkg-deb", "dpkg"),
     ("e2fsck", "e2fsprogs"),
     ("grub-mkimage", "grub-common"),
+    ("gzip", "gzip"),
     ("mcopy", "mtools"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
@@ -71,6 +75,24 @@ pub(crate) fn require_tools() -> Result<(), BuildError> {
         Ok(())
     } else {
         Err(BuildError::MissingTools { missing })
+    }
+}
+
+/// Checks that an ordinary user gets what mmdebstrap's unshare mode and the builder root need: a user
+/// namespace with the ids of subuid(5). Root needs none.
+pub(crate) async fn require_namespaces(site: &Site<'_>) -> Result<(), BuildError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let command = Site::program("unshare")
+        .args(["--user", "--map-auto", "--map-root-user", "--mount"])
+        .arg("true");
+    match site.output("namespaces", command).await {
+        Err(BuildError::Step {
+            source: Failure::Ended { tail, .. },
+            ..
+        }) => Err(BuildError::NoNamespaces { said: tail }),
+        other => other.map(drop),
     }
 }
 

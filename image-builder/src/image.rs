@@ -62,6 +62,19 @@ impl Image {
         Ok(image)
     }
 
+    /// Whether every file of the manifest is there with its size.
+    pub(crate) fn has_files(&self) -> bool {
+        let m = &self.manifest;
+        [&m.disk, &m.compressed]
+            .into_iter()
+            .chain(&m.module.debug)
+            .chain(m.formats.values())
+            .all(|want| {
+                let meta = fs::metadata(self.dir.join(&want.name));
+                meta.is_ok_and(|meta| meta.len() == want.bytes)
+            })
+    }
+
     /// Notes that the disk was hashed as it is now and fits the manifest: for whoever has changed its
     /// file's times and not its content, by linking it elsewhere.
     pub fn remember(&self) {
@@ -79,6 +92,10 @@ impl Image {
     pub fn verify(&self) -> Result<(), BuildError> {
         self.check(&self.manifest.disk)?;
         self.check(&self.manifest.compressed)?;
+        self.manifest
+            .formats
+            .values()
+            .try_for_each(|format| self.check(format))?;
         self.manifest
             .module
             .debug

@@ -9,15 +9,14 @@ use crate::BuildError;
 /// The file in the root of a source tree: a Kconfig fragment. A tree without one needs nothing.
 pub(crate) const FILE: &str = "vexfs.config";
 
-/// Checks the kernel whose headers are in the builder root against what the tree at `source` needs.
-pub(crate) fn check(source: &Path, builder_root: &Path, release: &str) -> Result<(), BuildError> {
+/// Checks the kernel with the configuration `kernel` against what the tree at `source` needs.
+pub(crate) fn check(source: &Path, kernel: &Path, release: &str) -> Result<(), BuildError> {
     let needs = source.join(FILE);
     if !needs.is_file() {
         return Ok(());
     }
     let read = |path: &Path| fs::read_to_string(path).map_err(BuildError::io("read", path));
-    let kernel = builder_root.join(format!("usr/src/linux-headers-{release}/.config"));
-    let missing = missing(&read(&needs)?, &read(&kernel)?);
+    let missing = missing(&read(&needs)?, &read(kernel)?);
     if missing.is_empty() {
         return Ok(());
     }
@@ -29,7 +28,7 @@ pub(crate) fn check(source: &Path, builder_root: &Path, release: &str) -> Result
 }
 
 /// What a fragment asks for and a kernel's configuration does not give, in the fragment's order.
-fn missing(fragment: &str, kernel: &str) -> Vec<String> {
+pub(crate) fn missing(fragment: &str, kernel: &str) -> Vec<String> {
     let has: BTreeMap<_, _> = options(kernel).collect();
     options(fragment)
         .filter_map(|(name, wanted)| {
@@ -38,6 +37,29 @@ fn missing(fragment: &str, kernel: &str) -> Vec<String> {
             (!fine).then(|| format!("{name}={wanted} is wanted, the kernel has {has}"))
         })
         .collect()
+}
+
+/// A configuration with fragments over it: of an option said more than once the last word holds, in its
+/// first place. What kbuild's merge_config.sh does; `make olddefconfig` then settles what follows. Only that a
+/// module is wanted takes nothing built in away: [`missing`] would be content with it.
+pub(crate) fn merge<'a>(base: &'a str, fragments: impl IntoIterator<Item = &'a str>) -> String {
+    let mut values = BTreeMap::new();
+    let mut order = Vec::new();
+    for text in std::iter::once(base).chain(fragments) {
+        for (name, value) in options(text) {
+            match values.get(name) {
+                None => order.push(name),
+                Some(&"y") if value == "m" => continue,
+                Some(_) => {}
+            }
+            values.insert(name, value);
+        }
+    }
+    let line = |name: &&str| match values[*name] {
+        "n" => format!("# {name} is not set\n"),
+        value => format!("{name}={value}\n"),
+    };
+    order.iter().map(line).collect()
 }
 
 /// `CONFIG_A=y` and `# CONFIG_A is not set` lines.
@@ -56,6 +78,19 @@ fn options(text: &str) -> impl Iterator<Item = (&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn later_fragments_win_and_nothing_else_changes() {
+        let base =
+            "# a comment\nCONFIG_A=y\nCONFIG_S=\"text\"\n# CONFIG_D is not set\nCONFIG_B=m\n";
+        let one = "# CONFIG_A is not set\nCONFIG_N=3\n";
+        let other = "CONFIG_N=4\nCONFIG_D=y\nCONFIG_D=m\n";
+        assert_eq!(
+            merge(base, [one, other]),
+            "# CONFIG_A is not set\nCONFIG_S=\"text\"\nCONFIG_D=y\nCONFIG_B=m\nCONFIG_N=4\n"
+        );
+        assert_eq!(merge(&merge(base, []), []), merge(base, []));
+    }
 
     #[test]
     fn built_in_serves_where_a_module_would() {

@@ -15,15 +15,18 @@
 mod access;
 mod apt;
 mod build;
+mod cache;
 mod data;
 mod error;
 mod event;
 mod evidence;
+mod format;
 mod git;
 mod grub;
 mod host;
 mod image;
 pub mod inspect;
+mod kernel;
 mod kernel_config;
 mod key;
 mod manifest;
@@ -31,6 +34,7 @@ mod plan;
 mod request;
 mod run;
 mod scratch;
+mod signing;
 mod source;
 mod source_config;
 mod sources;
@@ -43,15 +47,18 @@ mod versions;
 mod workshop;
 
 pub use build::build;
+pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
 pub use data::variants;
 pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
+pub use format::Format;
 pub use image::Image;
+pub use kernel::{KernelChoice, SECOND_KERNEL_SKU};
 pub use manifest::{
-    FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord, SourceOrigin,
-    SourceRecord, StageRecord,
+    CompiledRecord, FileRecord, KernelRecord, Manifest, ModuleRecord, Package, ProgramRecord,
+    SigningRecord, SigningState, SourceOrigin, SourceRecord, StageRecord,
 };
-pub use request::{BuildRequest, FaultsRequest, ToolsRequest};
+pub use request::{BuildRequest, FaultsRequest, ModuleSigning, ToolsRequest};
 pub use source::SourceChecks;
 pub use source_config::SourceConfig;
 pub use stages::faults::faults;

@@ -27,8 +27,17 @@ pub struct Manifest {
     pub disk: FileRecord,
     /// Its zstd-compressed form.
     pub compressed: FileRecord,
-    /// The kernel in it.
+    /// The forms made on request.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub formats: BTreeMap<crate::Format, FileRecord>,
+    /// The kernel that boots.
     pub kernel: KernelRecord,
+    /// A second kernel in it, which a machine has to ask for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub second_kernel: Option<KernelRecord>,
+    /// Whether modules are signed, and whether the kernel insists.
+    #[serde(default)]
+    pub signing: SigningRecord,
     /// The VexFS module in it.
     pub module: ModuleRecord,
     /// The tree the module was built from.
@@ -60,7 +69,7 @@ pub struct FileRecord {
 }
 
 /// The kernel of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelRecord {
     /// The series asked for, `6.1`.
     pub series: String,
@@ -70,6 +79,85 @@ pub struct KernelRecord {
     pub package: String,
     /// The package's version.
     pub version: String,
+    /// For one compiled from source: how.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compiled: Option<CompiledRecord>,
+}
+
+impl KernelRecord {
+    /// How much slower everything is on it than on the distribution's kernel; deadlines are meant for
+    /// the latter.
+    pub fn slowdown(&self) -> f64 {
+        self.compiled.as_ref().map_or(1.0, |how| how.slowdown)
+    }
+}
+
+impl Manifest {
+    /// Whether a package is a kernel that was compiled for this image: no archive has it.
+    pub(crate) fn is_compiled_here(&self, package: &str) -> bool {
+        let kernels = std::iter::once(&self.kernel).chain(&self.second_kernel);
+        kernels
+            .filter(|kernel| kernel.compiled.is_some())
+            .any(|kernel| kernel.package == package)
+    }
+}
+
+/// How a kernel was compiled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompiledRecord {
+    /// The preset's name.
+    pub preset: String,
+    /// How much slower everything is on it.
+    pub slowdown: f64,
+    /// SHA-256 of its configuration, in hex.
+    pub config_sha256: String,
+}
+
+/// What is known about the signature of modules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningRecord {
+    /// How far it goes.
+    pub state: SigningState,
+    /// Why it is so, as a sentence.
+    pub reason: String,
+    /// SHA-256 of the certificate's file, in hex.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub certificate_sha256: Option<String>,
+}
+
+/// How far the signature of modules goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigningState {
+    /// Modules are not signed.
+    Off,
+    /// They are signed; the kernel does not know the key.
+    Signed,
+    /// They are signed by a key the kernel trusts; it takes others too.
+    Trusted,
+    /// The kernel refuses every other module, and is locked down.
+    Enforced,
+}
+
+impl std::fmt::Display for SigningState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            SigningState::Off => "off",
+            SigningState::Signed => "signed",
+            SigningState::Trusted => "trusted",
+            SigningState::Enforced => "enforced",
+        })
+    }
+}
+
+impl Default for SigningRecord {
+    fn default() -> SigningRecord {
+        SigningRecord {
+            state: SigningState::Off,
+            reason: "the build was given no key".into(),
+            certificate_sha256: None,
+        }
+    }
 }
 
 /// The module of an image.

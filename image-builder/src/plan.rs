@@ -6,28 +6,46 @@ use std::path::Path;
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
 use crate::evidence::{self, Deb, Ingredients};
+use crate::kernel::Compiled;
 use crate::key::Inputs;
 use crate::manifest::SCHEMA;
 use crate::run::Site;
+use crate::signing::{self, Signer};
 use crate::stages::base::Base;
+use crate::stages::builder::Room;
+use crate::stages::linux::{self, Linux};
 use crate::stages::packer::Provisioning;
 use crate::stages::payload::Made as PayloadMade;
 use crate::stages::{base, builder, disk, module, packer, programs, seal, vexctl_source};
 use crate::store::{Entry, Stage};
 use crate::versions::Versions;
 use crate::{
-    BuildError, BuildRequest, FileRecord, KernelRecord, Manifest, ProgramRecord, SourceConfig,
-    SourceOrigin, SourceRecord, StageRecord, image, sources,
+    BuildError, BuildRequest, FileRecord, KernelChoice, KernelRecord, Manifest, ProgramRecord,
+    SigningRecord, SigningState, SourceConfig, SourceOrigin, SourceRecord, StageRecord, image,
+    sources,
 };
 
 /// The Debian packages of a build, resolved to exact versions.
 #[derive(Debug)]
 pub(crate) struct Packages {
-    pub(crate) kernel: KernelRecord,
+    /// The distribution's kernel.
+    pub(crate) distribution: KernelRecord,
+    /// The one that is compiled from source.
+    pub(crate) compiled: Option<KernelRecord>,
     /// What is asked for in the base, and all that comes with it.
     pub(crate) base: (Vec<String>, PackageSet),
-    /// Likewise for the builder root.
-    pub(crate) builder: (Vec<String>, PackageSet),
+    /// The builder root.
+    pub(crate) builder: builder::Root,
+}
+
+impl Packages {
+    /// The kernel that boots, and the one beside it.
+    fn kernels(&self, choice: &KernelChoice) -> (&KernelRecord, Option<&KernelRecord>) {
+        match (choice, &self.compiled) {
+            (KernelChoice::Source(_), Some(compiled)) => (compiled, None),
+            (_, compiled) => (&self.distribution, compiled.as_ref()),
+        }
+    }
 }
 
 /// Everything that decides what the image will be.
@@ -35,6 +53,10 @@ pub(crate) struct MadeFrom<'a> {
     pub(crate) request: &'a BuildRequest,
     pub(crate) recipe: &'a Recipe,
     pub(crate) packages: &'a Packages,
+    /// How the kernel is compiled, if one is.
+    pub(crate) compiled: Option<&'a Compiled>,
+    pub(crate) signer: Option<&'a Signer>,
+    pub(crate) signing: SigningRecord,
     pub(crate) provisioning: &'a Provisioning<'a>,
     pub(crate) disk_bytes: u64,
     pub(crate) source_digest: String,
@@ -50,7 +72,11 @@ pub(crate) struct Plan {
     programs: Stage,
     base: Stage,
     builder: Stage,
+    /// For a kernel compiled from source.
+    linux: Option<Stage>,
     module: Stage,
+    /// For a second kernel.
+    second_module: Option<Stage>,
     disk: Stage,
     /// For variants with sources.
     sources: Option<Stage>,
@@ -65,7 +91,9 @@ pub(crate) struct Made {
     programs: Entry,
     base: Entry,
     builder: Entry,
+    linux: Option<Entry>,
     pub(crate) module: Entry,
+    second_module: Option<Entry>,
     disk: Entry,
     sources: Option<Entry>,
     pub(crate) image: Entry,
@@ -74,15 +102,26 @@ pub(crate) struct Made {
 impl MadeFrom<'_> {
     /// Works out every stage's key. Reads files, runs nothing.
     pub(crate) fn plan(&self) -> Result<Plan, BuildError> {
-        let release = &self.packages.kernel.release;
         let stage = |name, inputs| Stage { name, inputs };
         let programs = programs::inputs(&programs::IMAGE, &self.request.workspace, &self.rustc)?;
         let programs = stage(programs::STAGE, programs);
-        let base = stage(base::STAGE, self.base().inputs()?);
-        let builder = builder::inputs(&self.packages.builder.1, release);
-        let builder = stage(builder::STAGE, builder);
-        let module = module::inputs(&self.source_digest, self.source_config, &builder, release);
-        let module = stage(module::STAGE, module);
+        let builder = stage(builder::STAGE, builder::inputs(&self.packages.builder));
+        let linux = match self.linux() {
+            Some(linux) => Some(stage(linux::STAGE, linux.inputs(&builder)?)),
+            None => None,
+        };
+        let base = stage(base::STAGE, self.base(linux.as_ref()).inputs()?);
+        let (kernel, second) = self.kernels();
+        let module = |name, kernel: &KernelRecord| {
+            let linux = linux.as_ref().filter(|_| self.is_compiled(kernel));
+            let from = (&builder, linux);
+            let release = &kernel.release;
+            let digest = &self.source_digest;
+            let inputs = module::inputs(digest, self.source_config, from, release, self.signer);
+            stage(name, inputs)
+        };
+        let second_module = second.map(|kernel| module(module::SECOND, kernel));
+        let module = module(module::STAGE, kernel);
         let disk = disk::inputs(&base, self.disk_bytes, &self.versions.of(disk::STAGE));
         let disk = stage(disk::STAGE, disk);
         let tools = self.versions.of(packer::STAGE);
@@ -93,7 +132,8 @@ impl MadeFrom<'_> {
             )),
             false => None,
         };
-        let made: Vec<&Stage> = [&module, &programs].into_iter().chain(&sources).collect();
+        let made = [&module, &programs].into_iter().chain(&sources);
+        let made: Vec<&Stage> = made.chain(&second_module).collect();
         let image = self.provisioning.inputs(&disk, &made, &tools)?;
         let image = stage(packer::STAGE, image);
         let key = Inputs::default()
@@ -110,7 +150,9 @@ impl MadeFrom<'_> {
             programs,
             base,
             builder,
+            linux,
             module,
+            second_module,
             disk,
             sources,
             image,
@@ -118,7 +160,33 @@ impl MadeFrom<'_> {
         })
     }
 
-    fn base(&self) -> Base<'_> {
+    /// The kernel that boots, and the one beside it.
+    fn kernels(&self) -> (&KernelRecord, Option<&KernelRecord>) {
+        self.packages.kernels(&self.request.kernel)
+    }
+
+    fn is_compiled(&self, kernel: &KernelRecord) -> bool {
+        self.packages.compiled.as_ref() == Some(kernel)
+    }
+
+    /// The kernel to compile, if there is one.
+    fn linux(&self) -> Option<Linux<'_>> {
+        let record = self.packages.compiled.as_ref()?;
+        Some(Linux {
+            compiled: self.compiled?,
+            series: &record.series,
+            release: &record.release,
+            version: &record.version,
+            distribution: &self.packages.distribution.release,
+            choice: &self.request.kernel,
+            source: &self.request.source,
+            config: self.source_config,
+            signer: self.signer,
+        })
+    }
+
+    fn base<'b>(&'b self, linux: Option<&'b Stage>) -> Base<'b> {
+        let second = self.kernels().1.map(|kernel| kernel.release.as_str());
         Base {
             workspace: &self.request.workspace,
             recipe: self.recipe,
@@ -128,6 +196,11 @@ impl MadeFrom<'_> {
                 &self.request.image_mirror,
                 &self.request.image_security_mirror,
             ),
+            kernel_parameters: match self.signing.state {
+                SigningState::Enforced => signing::ENFORCE,
+                _ => "",
+            },
+            linux: linux.map(|linux| (linux, second)),
             tools: self.versions.of(base::STAGE),
         }
     }
@@ -139,20 +212,55 @@ impl MadeFrom<'_> {
         site: &Site<'_>,
         archive: &Archive,
     ) -> Result<Made, BuildError> {
-        let (asked, set) = &self.packages.builder;
-        let release = &self.packages.kernel.release;
-        let base = self.base();
-        let disk = async {
-            let base = base.make(site, &plan.base, archive).await?;
-            base::publish_kernel(site, &base, release)?;
-            let disk = disk::make(site, &plan.disk, &base, self.disk_bytes).await?;
-            Ok((base, disk))
+        let (kernel, second) = self.kernels();
+        let linux = self.linux();
+        // What is compiled here, the base waits for as well; whoever comes first makes it.
+        let builder = || builder::make(site, &plan.builder, archive, &self.packages.builder);
+        let compiled = async |builder: &Entry| match (&linux, &plan.linux) {
+            (Some(linux), Some(stage)) => linux.make(site, stage, builder).await.map(Some),
+            _ => Ok(None),
         };
-        let module = async {
-            let builder = builder::make(site, &plan.builder, archive, asked, set, release).await?;
+        let base = self.base(plan.linux.as_ref());
+        let disk = async |linux: Option<&Entry>| {
+            let base = base.make(site, &plan.base, archive, linux).await?;
+            base::publish_kernel(site, &base, &kernel.release)?;
+            let disk = disk::make(site, &plan.disk, &base, self.disk_bytes).await?;
+            Ok::<_, BuildError>((base, disk))
+        };
+        let modules = async |builder: &Entry, linux: Option<&Entry>| {
+            let tree = linux.map(linux::tree);
             let source = (self.request.source.as_path(), self.source_config);
-            let module = module::make(site, &plan.module, source, &builder, release).await?;
-            Ok((builder, module))
+            let make = async |stage: &Stage, kernel: &KernelRecord| {
+                let room = Room {
+                    root: builder,
+                    release: &kernel.release,
+                    tree: tree.as_deref().filter(|_| self.is_compiled(kernel)),
+                };
+                module::make(site, stage, source, room, self.signer).await
+            };
+            let module = make(&plan.module, kernel).await?;
+            let second = match (&plan.second_module, second) {
+                (Some(stage), Some(kernel)) => Some(make(stage, kernel).await?),
+                _ => None,
+            };
+            Ok::<_, BuildError>((module, second))
+        };
+        // The distribution's kernel needs no builder to be in the base.
+        let kernels = async {
+            if plan.linux.is_none() {
+                let built = async {
+                    let builder = builder().await?;
+                    let modules = modules(&builder, None).await?;
+                    Ok((builder, modules))
+                };
+                let (disk, (builder, modules)) = tokio::try_join!(disk(None), built)?;
+                return Ok((builder, None, modules, disk));
+            }
+            let builder = builder().await?;
+            let linux = compiled(&builder).await?;
+            let (disk, modules) =
+                tokio::try_join!(disk(linux.as_ref()), modules(&builder, linux.as_ref()))?;
+            Ok((builder, linux, modules, disk))
         };
         let programs = programs::make(
             site,
@@ -168,10 +276,12 @@ impl MadeFrom<'_> {
                 None => Ok(None),
             }
         };
-        let ((base, disk), (builder, module), programs, sources) =
-            tokio::try_join!(disk, module, programs, sources)?;
+        let ((builder, linux, (module, second_module), (base, disk)), programs, sources) =
+            tokio::try_join!(kernels, programs, sources)?;
+        let second_release = second.map(|kernel| kernel.release.as_str());
         let made = PayloadMade {
             module: &module,
+            second_module: second_module.as_ref().zip(second_release),
             programs: &programs,
             vexctl_source: sources.as_ref(),
         };
@@ -188,7 +298,9 @@ impl MadeFrom<'_> {
             programs,
             base,
             builder,
+            linux,
             module,
+            second_module,
             disk,
             sources,
             image,
@@ -212,7 +324,7 @@ impl MadeFrom<'_> {
         Ok(Ingredients {
             debs: [
                 (base::STAGE, debs(&self.packages.base.1)),
-                (builder::STAGE, debs(&self.packages.builder.1)),
+                (builder::STAGE, debs(&self.packages.builder.set)),
             ]
             .into(),
             crates: programs::third_party(&self.request.workspace)?,
@@ -235,6 +347,7 @@ impl MadeFrom<'_> {
             virtual_bytes,
         };
         let contents = base::contents(&made.base)?;
+        let (kernel, second) = self.kernels();
         let mut tools = self.versions.all();
         tools.insert("rustc".into(), short_rustc(&self.rustc));
         Ok(Manifest {
@@ -245,7 +358,12 @@ impl MadeFrom<'_> {
             source_date_epoch: contents.epoch,
             disk: file(".qcow2", Some(self.disk_bytes)),
             compressed: file(".qcow2.zst", None),
-            kernel: self.packages.kernel.clone(),
+            formats: BTreeMap::new(),
+            kernel: self.kernel_record(made, kernel)?,
+            second_kernel: second
+                .map(|kernel| self.kernel_record(made, kernel))
+                .transpose()?,
+            signing: self.signing.clone(),
             module: module::record(
                 &made.module,
                 self.source_config,
@@ -267,6 +385,23 @@ impl MadeFrom<'_> {
             stages: made.records(),
         })
     }
+
+    fn kernel_record(
+        &self,
+        made: &Made,
+        kernel: &KernelRecord,
+    ) -> Result<KernelRecord, BuildError> {
+        let compiled = match (&made.linux, self.compiled) {
+            (Some(entry), Some(compiled)) if self.is_compiled(kernel) => {
+                Some(linux::record(entry, compiled)?)
+            }
+            _ => None,
+        };
+        Ok(KernelRecord {
+            compiled,
+            ..kernel.clone()
+        })
+    }
 }
 
 impl Plan {
@@ -277,31 +412,21 @@ impl Plan {
     }
 
     fn stages(&self) -> Vec<&Stage> {
-        let stages = [
-            &self.programs,
-            &self.base,
-            &self.builder,
-            &self.module,
-            &self.disk,
-        ];
-        let stages = stages.into_iter().chain(&self.sources);
+        let stages = [&self.programs, &self.base, &self.builder];
+        let stages = stages.into_iter().chain(&self.linux);
+        let stages = stages.chain([&self.module]).chain(&self.second_module);
+        let stages = stages.chain([&self.disk]).chain(&self.sources);
         stages.chain([&self.image]).collect()
     }
 }
 
 impl Made {
     fn records(&self) -> Vec<StageRecord> {
-        let entries = [
-            &self.programs,
-            &self.base,
-            &self.builder,
-            &self.module,
-            &self.disk,
-        ];
-        let entries = entries
-            .into_iter()
-            .chain(&self.sources)
-            .chain([&self.image]);
+        let entries = [&self.programs, &self.base, &self.builder];
+        let entries = entries.into_iter().chain(&self.linux);
+        let entries = entries.chain([&self.module]).chain(&self.second_module);
+        let entries = entries.chain([&self.disk]).chain(&self.sources);
+        let entries = entries.chain([&self.image]);
         entries.map(|entry| entry.record.clone()).collect()
     }
 }

@@ -1,11 +1,12 @@
 //! What to build, and from what.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::SourceChecks;
+use crate::{DEFAULT_CACHE_CAP, Format, KernelChoice, SourceChecks};
 
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,12 @@ pub struct BuildRequest {
     pub vexfs_version: String,
     /// Kernel series, `6.1` or `6.12`.
     pub kernel_version: String,
+    /// Which kernels: the distribution's, one compiled from its source, or both.
+    #[serde(default)]
+    pub kernel: KernelChoice,
+    /// What modules are signed with; `None`: they are not signed.
+    #[serde(default)]
+    pub module_signing: Option<ModuleSigning>,
     /// The VexFS source: a folder, a tarball, or `URL@REVISION` of a git repository. It is copied,
     /// never written to.
     pub source: PathBuf,
@@ -27,9 +34,21 @@ pub struct BuildRequest {
     pub out_dir: PathBuf,
     /// Where finished stages and downloaded packages are kept.
     pub cache_dir: PathBuf,
+    /// What they may take, in bytes; the least recently used go, but none that a build uses.
+    pub cache_cap: u64,
     /// Debian mirror to build from (`http://host/debian`; the security suite is looked for beside
     /// it). `None`: whatever the host's own apt uses.
     pub mirror: Option<String>,
+    /// Build from the archive's state of this date (`2024-01-31`, `20240131T120000Z`) instead.
+    #[serde(default)]
+    pub snapshot_date: Option<String>,
+    /// Address of an archive of past states, with `{date}` and perhaps `{archive}` (`debian` and
+    /// `debian-security`) in it. `None`: Debian's own.
+    #[serde(default)]
+    pub snapshot_mirror: Option<String>,
+    /// Keyring that `mirror` or `snapshot_mirror` is signed with. `None`: Debian's.
+    #[serde(default)]
+    pub keyring: Option<PathBuf>,
     /// Debian mirror the image itself is set to use. The build mirror never ends up in an image.
     pub image_mirror: String,
     /// Debian security mirror the image itself is set to use.
@@ -44,6 +63,9 @@ pub struct BuildRequest {
     pub root_password_file: Option<PathBuf>,
     /// Public SSH keys that let root in, as in sshd(8)'s authorized_keys. `None`: nobody's.
     pub authorized_keys: Option<PathBuf>,
+    /// Forms of the image besides qcow2.
+    #[serde(default)]
+    pub formats: BTreeSet<Format>,
     /// Run the test stage inside the guest during the build.
     pub enable_testing: bool,
     /// Whether the caller validates the image after the build; recorded in the manifest.
@@ -65,11 +87,17 @@ impl BuildRequest {
             variant: "minimal".into(),
             vexfs_version: "1.0.0".into(),
             kernel_version: "6.1".into(),
+            kernel: KernelChoice::default(),
+            module_signing: None,
             source: workspace.join("vexfs"),
             source_checks: SourceChecks::default(),
             cache_dir: default_cache(&out_dir),
+            cache_cap: DEFAULT_CACHE_CAP,
             out_dir,
             mirror: None,
+            snapshot_date: None,
+            snapshot_mirror: None,
+            keyring: None,
             image_mirror: "http://deb.debian.org/debian".into(),
             image_security_mirror: "http://deb.debian.org/debian-security".into(),
             accelerator: "tcg".into(),
@@ -77,6 +105,7 @@ impl BuildRequest {
             disk_size: None,
             root_password_file: None,
             authorized_keys: None,
+            formats: BTreeSet::new(),
             enable_testing: true,
             enable_validation: true,
             ssh_timeout: Duration::from_secs(300),
@@ -84,6 +113,16 @@ impl BuildRequest {
             workspace,
         }
     }
+}
+
+/// What modules are signed with. The key is read while modules are signed, through an open file, and is
+/// copied nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleSigning {
+    /// Private key, PEM, not encrypted.
+    pub key: PathBuf,
+    /// Its X.509 certificate, PEM. A kernel compiled from source trusts it.
+    pub certificate: PathBuf,
 }
 
 /// The tools disk: fio, stress-ng and their libraries for checks, attached read-only to any image.

@@ -17,7 +17,7 @@ const LOCK: &str = "lock";
 /// How the names of our directories outside the cache begin.
 const PREFIX: &str = "vexfs-build-";
 /// Removes what belongs to the ids an ordinary user is lent for user namespaces (subuid(5)).
-const AS_LENT_IDS: &[&str] = &["--user", "--map-auto", "--map-root-user", "rm", "-rf"];
+pub(crate) const AS_LENT_IDS: &[&str] = &["--user", "--map-auto", "--map-root-user", "rm", "-rf"];
 
 /// A directory for work in progress; removed when dropped.
 #[derive(Debug)]

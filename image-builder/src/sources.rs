@@ -18,6 +18,8 @@ pub(crate) struct Source {
     signed_by: Option<String>,
     /// The host takes the archive unsigned (a local mirror).
     trusted: bool,
+    /// A state of the past: its Valid-Until is over, and that is as it should be.
+    pub(crate) dated: bool,
 }
 
 impl Source {
@@ -74,6 +76,7 @@ fn from_lines(text: &str) -> Vec<Source> {
                 suite: (*suite).into(),
                 signed_by: option("signed-by").map(str::to_owned),
                 trusted: option("trusted") == Some("yes"),
+                dated: false,
             };
             if source.is_ours(&[kind], components) {
                 sources.push(source);
@@ -120,6 +123,7 @@ fn from_stanzas(text: &str) -> Vec<Source> {
                     suite: suite.into(),
                     signed_by: signed_by.map(str::to_owned),
                     trusted: words("Trusted") == ["yes"],
+                    dated: false,
                 };
                 if source.is_ours(&words("Types"), &words("Components")) {
                     sources.push(source);
@@ -135,11 +139,8 @@ fn from_stanzas(text: &str) -> Vec<Source> {
 ///
 /// # Errors
 /// [`BuildError::BadRequest`] for what is no archive address.
-pub(crate) fn from_mirror(url: &str) -> Result<Vec<Source>, BuildError> {
-    let scheme = ["http://", "https://", "file:/", "copy:/"]
-        .iter()
-        .any(|scheme| url.starts_with(scheme));
-    if !scheme || url.contains(char::is_whitespace) {
+pub(crate) fn from_mirror(url: &str, keyring: Option<&Path>) -> Result<Vec<Source>, BuildError> {
+    if !is_address(url) {
         return Err(BuildError::BadRequest {
             field: "--mirror",
             value: url.into(),
@@ -148,7 +149,7 @@ pub(crate) fn from_mirror(url: &str) -> Result<Vec<Source>, BuildError> {
     }
     let url = url.trim_end_matches('/');
     let security = format!("{}-security", url.strip_suffix("-security").unwrap_or(url));
-    let keyring = Path::new(KEYRING).is_file().then(|| KEYRING.to_owned());
+    let keyring = signed_by(keyring)?;
     let at = |suite: &str| Source {
         uri: if suite.ends_with("-security") {
             security.clone()
@@ -158,8 +159,109 @@ pub(crate) fn from_mirror(url: &str) -> Result<Vec<Source>, BuildError> {
         suite: suite.to_owned(),
         signed_by: keyring.clone(),
         trusted: false,
+        dated: false,
     };
     Ok(SUITES.map(at).to_vec())
+}
+
+/// An archive of past states, and the date of the one to take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Snapshot<'a> {
+    /// Address with `{date}` in it, and `{archive}` for `debian` and `debian-security` where those
+    /// are apart.
+    pub(crate) pattern: &'a str,
+    /// `2024-01-31`, or with a time `20240131T120000Z`.
+    pub(crate) date: &'a str,
+}
+
+/// The three suites as they were.
+///
+/// # Errors
+/// [`BuildError::BadRequest`] for what is no date or no pattern.
+pub(crate) fn from_snapshot(
+    of: Snapshot<'_>,
+    keyring: Option<&Path>,
+) -> Result<Vec<Source>, BuildError> {
+    let date = date(of.date).ok_or_else(|| BuildError::BadRequest {
+        field: "--snapshot-date",
+        value: of.date.into(),
+        remedy: "a date looks like 2024-01-31 or, with a time, 20240131T120000Z".into(),
+    })?;
+    if !is_address(of.pattern) || !of.pattern.contains("{date}") {
+        return Err(BuildError::BadRequest {
+            field: "--snapshot-mirror",
+            value: of.pattern.into(),
+            remedy: format!("give an address with {{date}} in it, such as {SNAPSHOT_ARCHIVE}"),
+        });
+    }
+    let keyring = signed_by(keyring)?;
+    let at = |suite: &str| {
+        let archive = match suite.ends_with("-security") {
+            true => "debian-security",
+            false => "debian",
+        };
+        let url = of.pattern.replace("{date}", &date);
+        Source {
+            uri: url.replace("{archive}", archive),
+            suite: suite.to_owned(),
+            signed_by: keyring.clone(),
+            trusted: false,
+            dated: true,
+        }
+    };
+    Ok(SUITES.map(at).to_vec())
+}
+
+/// Debian's own archive of past states.
+pub(crate) const SNAPSHOT_ARCHIVE: &str = "http://snapshot.debian.org/archive/{archive}/{date}";
+
+/// A date as archives of past states write it, `20240131T000000Z`.
+fn date(text: &str) -> Option<String> {
+    let plain: String = text.chars().filter(|c| !"-:".contains(*c)).collect();
+    let (day, time) = plain.split_once('T').unwrap_or((&plain, "000000Z"));
+    let time = time.strip_suffix('Z')?;
+    let digits =
+        |word: &str, count| word.len() == count && word.chars().all(|c| c.is_ascii_digit());
+    if !digits(day, 8) || !digits(time, 6) {
+        return None;
+    }
+    let part = |word: &str, at: usize| word[at..at + 2].parse::<u32>().ok();
+    let (month, of_month) = (part(day, 4)?, part(day, 6)?);
+    let (hour, minute, second) = (part(time, 0)?, part(time, 2)?, part(time, 4)?);
+    let fits = (1..=12).contains(&month)
+        && (1..=31).contains(&of_month)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    fits.then(|| format!("{day}T{time}Z"))
+}
+
+fn is_address(url: &str) -> bool {
+    let schemes = ["http://", "https://", "file:/", "copy:/"];
+    schemes.iter().any(|scheme| url.starts_with(scheme)) && !url.contains(char::is_whitespace)
+}
+
+/// The keyring a named archive is signed with: the one given, or Debian's where the host has it.
+fn signed_by(keyring: Option<&Path>) -> Result<Option<String>, BuildError> {
+    let Some(keyring) = keyring else {
+        return Ok(Path::new(KEYRING).is_file().then(|| KEYRING.to_owned()));
+    };
+    let bad = |remedy: &str| BuildError::BadRequest {
+        field: "--keyring",
+        value: keyring.display().to_string(),
+        remedy: remedy.into(),
+    };
+    let path = std::path::absolute(keyring).map_err(BuildError::io("find", keyring))?;
+    if !path.is_file() {
+        return Err(bad("there is no such file"));
+    }
+    match path
+        .to_str()
+        .filter(|path| !path.contains(char::is_whitespace))
+    {
+        Some(path) => Ok(Some(path.to_owned())),
+        None => Err(bad("apt takes no path with blanks in it")),
+    }
 }
 
 /// A sources.list(5) in the one-line format.
@@ -171,11 +273,17 @@ pub(crate) fn list(sources: &[Source]) -> String {
             .into_iter()
             .collect();
         options.extend(source.trusted.then(|| "trusted=yes".to_owned()));
+        options.extend(source.dated.then(|| "check-valid-until=no".to_owned()));
         let options = match options.as_slice() {
             [] => String::new(),
             options => format!("[{}] ", options.join(" ")),
         };
-        format!("deb {options}{} {} main\n", source.uri, source.suite)
+        // apt uses files where they lie; copies are what the cache keeps.
+        let uri = match source.uri.strip_prefix("file:") {
+            Some(path) => format!("copy:{path}"),
+            None => source.uri.clone(),
+        };
+        format!("deb {options}{uri} {} main\n", source.suite)
     };
     sources.iter().map(line).collect()
 }
@@ -197,6 +305,42 @@ pub(crate) fn in_image(mirror: &str, security: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_taken_in_both_ways_of_writing_and_nothing_else() {
+        assert_eq!(date("2024-01-31").as_deref(), Some("20240131T000000Z"));
+        let time = Some("20240131T115959Z".to_owned());
+        assert_eq!(date("20240131T115959Z"), time);
+        assert_eq!(date("2024-01-31T11:59:59Z"), time);
+        for bad in [
+            "",
+            "yesterday",
+            "2024-13-01",
+            "2024-1-1",
+            "20240131T2400",
+            "2024-01-31T11:59",
+        ] {
+            assert_eq!(date(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_names_both_archives_and_forgives_their_age() {
+        let of = |pattern| Snapshot {
+            pattern,
+            date: "2024-01-31",
+        };
+        let list = list(&from_snapshot(of(SNAPSHOT_ARCHIVE), None).expect("sources"));
+        assert_eq!(list.matches("check-valid-until=no").count(), 3);
+        for wanted in [
+            "org/archive/debian/20240131T000000Z bookworm main",
+            "org/archive/debian-security/20240131T000000Z bookworm-security main",
+        ] {
+            assert!(list.contains(wanted), "{list}");
+        }
+        let error = from_snapshot(of("http://m/debian"), None).expect_err("no {date}");
+        assert!(error.to_string().contains("{date}"), "{error}");
+    }
 
     const LINES: &str = "\
 # deb http://commented.example.org/debian bookworm main
@@ -271,7 +415,7 @@ Signed-By:
 
     #[test]
     fn security_lies_beside_a_named_mirror() {
-        let sources = from_mirror("http://m.example.org/debian/").expect("a mirror");
+        let sources = from_mirror("http://m.example.org/debian/", None).expect("a mirror");
         let uris: Vec<_> = sources
             .iter()
             .map(|s| (s.uri.as_str(), s.suite.as_str()))
@@ -285,7 +429,7 @@ Signed-By:
             ]
         );
         for bad in ["m.example.org", "http://m.example.org/debian bookworm", ""] {
-            assert!(from_mirror(bad).is_err(), "{bad}");
+            assert!(from_mirror(bad, None).is_err(), "{bad}");
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::image::{self, STAMP};
 use crate::inspect::Tree;
-use crate::stages::seal::SUMS;
+use crate::stages::seal::{SUMS, VERDICT};
 use crate::{BuildError, Image, Manifest, evidence};
 
 /// What a signature is for: one made for something else does not count.
@@ -19,7 +19,7 @@ const NAMESPACE: &str = "vexfs-image";
 /// The file ssh-keygen writes.
 const SIGNATURE: &str = "SHA256SUMS.sig";
 /// Files that come and go beside a sealed image.
-const UNSEALED: &[&str] = &[SUMS, SIGNATURE, STAMP, "verdict.json"];
+const UNSEALED: &[&str] = &[SUMS, SIGNATURE, STAMP, VERDICT];
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +202,8 @@ fn documents(dir: &Path, manifest: &Manifest) -> Vec<String> {
         let entries = |list: &str| document[list].as_array().cloned().unwrap_or_default();
         let subjects = entries("subject");
         if !subjects.is_empty() {
-            for record in [&manifest.disk, &manifest.compressed] {
+            let disks = [&manifest.disk, &manifest.compressed];
+            for record in disks.into_iter().chain(manifest.formats.values()) {
                 let says = |s: &Value| {
                     s["name"] == record.name.as_str()
                         && s["digest"]["sha256"] == record.sha256.as_str()

@@ -28,6 +28,12 @@ path_excludes = [
   "/usr/lib/gcc/x86_64-linux-gnu/12/liblsan*",
   "/usr/lib/gcc/x86_64-linux-gnu/12/libtsan*",
   "/usr/lib/gcc/x86_64-linux-gnu/12/libubsan*",
+  "/usr/lib/x86_64-linux-gnu/libasan.so*", # what they are linked with
+  "/usr/lib/x86_64-linux-gnu/liblsan.so*",
+  "/usr/lib/x86_64-linux-gnu/libtsan.so*",
+  "/usr/lib/x86_64-linux-gnu/libubsan.so*",
+  "/usr/lib/x86_64-linux-gnu/gprofng/*", # a profiler for which perf is here
+  "/usr/lib/x86_64-linux-gnu/libgprofng.so*",
   "/usr/share/vim/*/doc/*",
   "/usr/share/vim/*/lang/*",
   "/usr/share/vim/*/tutor/*",

@@ -12,3 +12,4 @@ packages = [
 scripts        = ["65-harden.sh"]
 enabled_units  = ["nftables.service", "vexfs-metrics.timer", "logrotate.timer"]
 unmasked_units = ["apt-daily.timer", "apt-daily-upgrade.timer"]
+lockdown       = true # with --kernel source and a key

@@ -5,10 +5,15 @@
 #   VEXFS_EXCLUDES  paths no package may have left behind (dpkg leaves what was unpacked before it)
 #   VEXFS_KEEP      exceptions to VEXFS_EXCLUDES
 #   VEXFS_UUID      of the root file system
+#   VEXFS_KERNEL    package of a kernel of our own among the downloaded ones; may be empty
 # and as open files 97 (gets the kernel), 98 (gets the package list) and 99 (gets the file system):
 # in mmdebstrap's unshare mode the folders they are in cannot be reached from here.
 set -eu
 root=$1
+
+if [ -n "$VEXFS_KERNEL" ]; then
+    chroot "$root" dpkg --install "/var/cache/apt/archives/$VEXFS_KERNEL"
+fi
 
 for unit in $VEXFS_UNITS; do
     chroot "$root" systemctl --quiet enable "$unit"
@@ -54,7 +59,7 @@ mount --bind "$root" "$tree"
 
 # "Now" is the kernel's own build time, the same for everyone who builds from these packages.
 # .updated tells systemd that nothing below /usr is news (ConditionNeedsUpdate, systemd.unit(5)).
-now=$(stat --format=%Y "$tree"/boot/vmlinuz-*)
+now=$(stat --dereference --format=%Y "$tree/boot/vmlinuz")
 
 # mktirfs packs with the times and inode numbers of its own run: packed again, it is the same for everyone.
 for initrd in "$tree"/boot/initrd.img-*; do
@@ -74,7 +79,7 @@ rm -f "$tree/var/cache/ldconfig/aux-cache"
 : >"$tree/var/.updated"
 find "$tree" -newermt "@$now" -exec touch --no-dereference --date="@$now" {} +
 
-cat "$tree"/boot/vmlinuz-* >/proc/self/fd/97
+cat "$tree/boot/vmlinuz" >/proc/self/fd/97
 {
     printf 'epoch\t%s\n' "$now"
     # shellcheck disable=SC2016 # dpkg-query's own variables

@@ -156,7 +156,7 @@ my ($SET, $GET, $REMOVE, $SEARCH) = (0x4020f601, 0xc020f602, 0xf603, 0xc040f604)
 my $numbers = pack 'f4', 1, 2, 3, 4;
 sub address { return unpack 'Q', pack 'P', $_[0] }
 sub argument { my ($data, $dims, $flags, $reserved) = @_; return pack 'VVQQQ', $flags // 0, $dims, $data, $reserved // 0, 0 }
-sub request { my ($file, $request, $argument) = @_; return call(16, fileno $file, $request, $argument) }
+sub request { return call(16, fileno $_[0], $_[1], $_[2]) }
 make('vector');
 my $reading = opened('vector', O_RDONLY);
 my $writing = opened('vector');

@@ -2,9 +2,42 @@
 //! has, the mount's own controls, and damage.
 
 use crate::lab::{Failure, Guest, Lab, SCRATCH};
+use crate::verdict::{Expected, Matcher};
 
 /// Asks by system call, in the guest's own perl: what is asked stands in the script.
 const CORNERS: &str = include_str!("corners.pl");
+
+/// What the kernel says of options it does not take.
+pub const REFUSED: &[Expected] = &[
+    Expected {
+        what: Matcher::rule("vexfs_level"),
+        must: true,
+        why: "options that make no sense are refused with a word",
+    },
+    Expected {
+        what: Matcher::title_start("vexfs: Bad value for 'errors'"),
+        must: true,
+        why: "errors=perhaps is refused",
+    },
+];
+/// What it says of damage, and of the journal it then gives up.
+pub const DAMAGED: &[Expected] = &[
+    Expected {
+        what: Matcher::rule("vexfs_error"),
+        must: true,
+        why: "the check damages a directory",
+    },
+    Expected {
+        what: Matcher::rule("vexfs_level"),
+        must: false,
+        why: "the check damages a directory",
+    },
+    Expected {
+        what: Matcher::rule("journal_abort"),
+        must: false,
+        why: "errors=remount-ro ends the journal",
+    },
+];
 
 /// Fails with what a script has printed, a line for each thing that is wrong.
 fn none_wrong(topic: &'static str, title: &str, said: &str) -> Result<(), Failure> {
@@ -91,7 +124,7 @@ pub async fn mount(lab: &mut Lab) -> Result<(), Failure> {
              echo late >> {dir}/file & writer=$!
              sleep 0.5
              [ $(wc -l < {dir}/file) = 2 ] || echo 'a frozen file system is written to'
-             {fsck} {disk} > /run/fsck || {{ echo 'a frozen file system is not sound on the disk:'; cat /run/fsck; }}
+             {fsck} {disk} > /run/checked || {{ echo 'a frozen file system is not sound on the disk:'; cat /run/checked; }}
              fsfreeze --unfreeze {dir}
              wait $writer
              [ $(wc -l < {dir}/file) = 3 ] || echo 'what waited for a thaw was not written'

@@ -19,13 +19,14 @@ mod performance;
 mod proof;
 mod secrets;
 mod service;
+mod smoke;
 mod vexctl;
 mod workbench;
 
 use std::pin::Pin;
 use std::time::Duration;
 
-use image_builder::SourceConfig;
+use image_builder::{SigningRecord, SigningState, SourceConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{Failure, Lab};
@@ -89,6 +90,9 @@ pub struct Check {
     pub needs: &'static [&'static str],
     /// The variants it is about; empty for all.
     pub variants: &'static [&'static str],
+    /// Whether it is about a kernel that takes only modules signed by a key it trusts; on any other it
+    /// is skipped, with the reason the build has noted.
+    pub enforced: bool,
     /// What the second judge may or must find while it runs. Whatever else it finds counts against
     /// the check.
     pub expects: &'static [Expected],
@@ -114,7 +118,13 @@ impl Check {
     }
 
     /// Why it cannot be asked of this image, as far as that is known beforehand.
-    pub fn skip_reason(&self, source: &SourceConfig) -> Option<String> {
+    pub fn skip_reason(&self, source: &SourceConfig, signing: &SigningRecord) -> Option<String> {
+        if self.enforced && signing.state != SigningState::Enforced {
+            return Some(format!(
+                "module signing is {}: {}",
+                signing.state, signing.reason
+            ));
+        }
         let lacking = self
             .needs
             .iter()
@@ -156,6 +166,7 @@ macro_rules! checks {
                 story: |lab| Box::pin($story(lab)),
                 needs: &[],
                 variants: &[],
+                enforced: false,
                 expects: &[],
             };
             $(check.$field = $value;)*
@@ -223,7 +234,7 @@ pub const REGISTRY: &[Check] = checks! {
     "power_cut" "after a power cut at any moment everything that was fsynced is there, and the file system is sound"
         Full PowerOn 280 proof::power_cut, needs: &["crash-safety"], nightly: minutes(55);
     "metadata_fuzz" "damaged metadata is answered with errors, never with an oops or a hang"
-        Full Settled 240 proof::metadata_fuzz, needs: &["vexfs-format"], nightly: minutes(40);
+        Full Settled 240 proof::metadata_fuzz, needs: &["vexfs-format"], nightly: minutes(40), expects: proof::DAMAGED;
     "fsck_damage" "fsck finds every planted damage and repairs it"
         Full Settled 240 proof::fsck_damage, needs: &["vexfs-format"], nightly: minutes(10);
     "search_exact" "search finds what a brute force on the host finds, to the last bit"
@@ -231,9 +242,9 @@ pub const REGISTRY: &[Check] = checks! {
     "posix_corners" "system calls hardly anybody makes end as they should"
         Full Settled 120 corners::posix, needs: &["vexfs-format"];
     "mount_corners" "options, remounts, a freeze and /sys do as they are told"
-        Full Settled 120 corners::mount, needs: &["vexfs-format"];
+        Full Settled 120 corners::mount, needs: &["vexfs-format"], expects: corners::REFUSED;
     "errors_option" "damage gives an error, then what errors= says; fsck repairs it"
-        Full Settled 120 corners::errors_option, needs: &["vexfs-format"];
+        Full Settled 120 corners::errors_option, needs: &["vexfs-format"], expects: corners::DAMAGED;
     "performance" "fio and search cost no more beside ext4 than they did on this kind of host"
         Full PowerOn 600 performance::beside_the_stored;
     "no_secrets" "no password, key or token is in the image"
@@ -266,6 +277,8 @@ pub const REGISTRY: &[Check] = checks! {
         Quick Settled 60 hardening::updates, variants: PRODUCTION;
     "kernel_update" "with a newer kernel package installed, VexFS still mounts after the next start"
         Full PowerOn 300 hardening::kernel_update, variants: PRODUCTION;
+    "module_signing" "the kernel is locked down and refuses a module that is not signed, or not any more"
+        Quick Settled 60 hardening::module_signing, variants: PRODUCTION, enforced: true;
     "audit" "changes to configuration are on record"
         Quick Settled 60 hardening::audit, variants: PRODUCTION;
     "logs_bounded" "logs are kept, bounded and rotated"
@@ -286,6 +299,8 @@ const DEVELOPMENT: &[&str] = &["development"];
 const PERSISTENCE: &[&str] = &["persistence"];
 const PRODUCTION: &[&str] = &["production"];
 
+pub use smoke::SMOKE;
+
 /// A deadline with nightly counts.
 const fn minutes(minutes: u64) -> Option<Duration> {
     Some(Duration::from_secs(minutes * 60))
@@ -293,7 +308,10 @@ const fn minutes(minutes: u64) -> Option<Duration> {
 
 /// The check of this name.
 pub fn find(name: &str) -> Option<&'static Check> {
-    REGISTRY.iter().find(|check| check.name == name)
+    REGISTRY
+        .iter()
+        .chain([SMOKE])
+        .find(|check| check.name == name)
 }
 
 /// The checks a run of this tier includes, of those whose name contains `pattern`.
@@ -309,7 +327,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_fit_a_test_filter() {
-        let mut names: Vec<_> = REGISTRY.iter().map(|c| c.name).collect();
+        let all = REGISTRY.iter().chain([SMOKE]);
+        let mut names: Vec<_> = all.map(|c| c.name).collect();
         names.sort_unstable();
         let all = names.len();
         names.dedup();

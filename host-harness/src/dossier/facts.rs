@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::lab::Subject;
 use crate::machine::{MachineSpec, Version};
 use crate::verdict::Outcome;
 
@@ -27,6 +28,10 @@ pub mod files {
     pub const OOPS: &str = "oops.txt";
     /// Traces and registers taken when the deadline had passed.
     pub const LAST_WORDS: &str = "last-words.txt";
+    /// The module that was tried in the place of the image's own.
+    pub const MODULE: &str = "module.ko";
+    /// The same with its debug information.
+    pub const MODULE_DEBUG: &str = "module.debug.ko";
     /// The image's manifest.
     pub const IMAGE: &str = "image-manifest.json";
     /// In a machine's folder: QEMU's command line.
@@ -78,6 +83,9 @@ pub struct Facts {
     pub properties: Vec<(String, String)>,
     /// The image it ran on.
     pub image: ImageFacts,
+    /// The module that was in the place of the image's own; its files are in the dossier.
+    #[serde(default)]
+    pub subject: Option<Subject>,
     /// The disk with the test tools.
     pub tools: PathBuf,
     /// The checkout's `out/`.
@@ -196,6 +204,10 @@ impl Facts {
         let mut all: Vec<PathBuf> = [README, FACTS, CONSOLE, KERNEL_LOG, TRANSCRIPT, IMAGE]
             .map(PathBuf::from)
             .into();
+        if let Some(subject) = &self.subject {
+            all.extend([subject.file.clone(), subject.debug.clone()]);
+            all.extend(subject.files.iter().map(|(file, ..)| file.clone()));
+        }
         all.extend(self.oops.then(|| OOPS.into()));
         all.extend(self.overran.then(|| LAST_WORDS.into()));
         for machine in &self.machines {

@@ -126,6 +126,11 @@ fn contents(out: &mut String, facts: &Facts) -> std::fmt::Result {
         let what = "traces and registers from when the deadline had passed";
         rows.push((files::LAST_WORDS, what));
     }
+    if facts.subject.is_some() {
+        let what = "the module that was tried in the place of the image's own";
+        rows.push((files::MODULE, what));
+        rows.push((files::MODULE_DEBUG, "the same with its debug information"));
+    }
     rows.push((files::IMAGE, "what the image was made of"));
     rows.push((files::FACTS, "all of this for programs"));
     for (name, what) in rows {
@@ -222,6 +227,7 @@ mod tests {
                 files: Vec::new(),
             }],
             properties: vec![("boot-id".into(), "b".into()), ("seed".into(), "7".into())],
+            subject: None,
             image: ImageFacts {
                 dir: "/images".into(),
                 sha256: "ab".repeat(32),

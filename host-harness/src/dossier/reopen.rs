@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use image_builder::Image;
+use image_builder::{Image, Manifest};
 
 use super::DossierError;
 use super::facts::{Facts, Left, MachineFacts, files};
 use crate::agent::Client;
+use crate::lab::Subject;
 use crate::machine::arguments::{files as places, scratch_file};
 use crate::machine::{
     DiskContent, DiskFormat, Launch, Machine, MachineError, MachineSpec, Qemu, RunDir, overlay,
@@ -86,6 +87,28 @@ impl Dossier {
                 known.sha256
             ))),
         }
+    }
+
+    /// What the image said of itself then.
+    ///
+    /// # Errors
+    /// When the dossier's copy cannot be read.
+    pub fn manifest(&self) -> Result<Manifest, DossierError> {
+        let path = self.dir.join(files::IMAGE);
+        std::fs::read(&path)
+            .and_then(|text| Ok(serde_json::from_slice(&text)?))
+            .map_err(DossierError::io(format!("cannot read {}", path.display())))
+    }
+
+    /// The module that was tried in the place of the image's own, with the dossier's copies of its
+    /// files.
+    pub fn subject(&self) -> Option<Subject> {
+        let mut subject = self.facts.subject.clone()?;
+        let here = |file: &mut PathBuf| *file = self.dir.join(&*file);
+        here(&mut subject.file);
+        here(&mut subject.debug);
+        subject.files.iter_mut().for_each(|(file, ..)| here(file));
+        Some(subject)
     }
 
     /// The machine of this number, counted from 1; without one, the last that was frozen, or else

@@ -14,6 +14,10 @@ use object::{
     SectionKind,
 };
 
+/// More is never between two functions, in bytes: x86 aligns them to 16, and has them begin with up to
+/// 16 for tracing.
+const PADDING: u64 = 64;
+
 type Reader = EndianArcSlice<LittleEndian>;
 
 /// Distance between two code sections in the layout, in bytes; no module has as much code.
@@ -67,7 +71,11 @@ impl Symbols {
         let Some(places) = self.functions.get(function) else {
             return Vec::new();
         };
-        let Some((start, _)) = places.iter().find(|(_, own)| *own == size) else {
+        // The kernel takes what is up to the next function for the size of this one
+        // (kernel/module/kallsyms.c, `find_kallsyms_symbol`): padding counts.
+        let fits = |own: u64| own <= size && size - own < PADDING;
+        let best = places.iter().filter(|(_, own)| fits(*own));
+        let Some((start, _)) = best.min_by_key(|(_, own)| size - own) else {
             let sizes: Vec<String> = places.iter().map(|(_, own)| format!("{own:#x}")).collect();
             return vec![format!(
                 "(not the module that ran: its {function} has {} bytes)",

@@ -10,6 +10,7 @@ use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
 use super::store::{self, Draft};
 use super::{DossierError, Policy, machines, oops, page};
 use crate::event::CaseId;
+use crate::lab::Subject;
 use crate::layout::Layout;
 use crate::machine::Machine;
 use crate::verdict::{Finding, Outcome};
@@ -45,6 +46,8 @@ pub struct Case<'a> {
     pub kernel_log: &'a str,
     /// The image.
     pub image: &'a Image,
+    /// The module that was in the place of the image's own.
+    pub subject: Option<&'a Subject>,
     /// The disk with the test tools.
     pub tools: &'a Path,
     /// Further files to take along, by name.
@@ -95,9 +98,11 @@ pub async fn write(
     let name = format!("{}-{}-{unique}", case.case.variant, case.case.check);
     let oops = explain(case, &consoles);
     let last_words = case.last_words.map(|text| {
-        let (module, debug) = under_test(case.image);
+        let (module, debug) = under_test(case);
         oops::annotate(text, module, debug.as_deref())
     });
+    let subject = case.subject.map(|subject| keep(subject, &dir)).transpose();
+    let subject = subject.map_err(cannot("keep the module"))?;
     let facts = Facts {
         format: FORMAT,
         case: case.case.to_string(),
@@ -118,6 +123,7 @@ pub async fn write(
             dir: case.image.dir.clone(),
             sha256: image.clone(),
         },
+        subject,
         tools: case.tools.to_owned(),
         out: layout.out.clone(),
         boot_deadline_s: case.boot_deadline.as_secs_f64(),
@@ -157,17 +163,38 @@ fn first_finding(findings: &[Finding]) -> Option<String> {
 /// The kernel's report with source lines, from the kernel log, or from the console of a guest that
 /// could not hand its log over.
 fn explain(case: &Case<'_>, consoles: &str) -> Option<String> {
-    let (module, debug) = under_test(case.image);
+    let (module, debug) = under_test(case);
     [case.kernel_log, consoles]
         .into_iter()
         .find_map(|log| oops::explain(log, module, debug.as_deref()))
 }
 
 /// The module's name, and where it is with its debug information.
-fn under_test(image: &Image) -> (&str, Option<PathBuf>) {
-    let debug = image.manifest.module.debug.as_ref();
-    let debug = debug.map(|debug| image.dir.join(&debug.name));
-    (&image.manifest.source.config.module, debug)
+fn under_test<'a>(case: &Case<'a>) -> (&'a str, Option<PathBuf>) {
+    if let Some(subject) = case.subject {
+        return (&subject.name, Some(subject.debug.clone()));
+    }
+    let debug = case.image.manifest.module.debug.as_ref();
+    let debug = debug.map(|debug| case.image.dir.join(&debug.name));
+    (&case.image.manifest.source.config.module, debug)
+}
+
+/// Copies a tried module into the dossier; where it was built, the next one is built soon. The files
+/// of the result are relative to the dossier.
+fn keep(subject: &Subject, dir: &Path) -> std::io::Result<Subject> {
+    let mut kept = Subject {
+        file: files::MODULE.into(),
+        debug: files::MODULE_DEBUG.into(),
+        ..subject.clone()
+    };
+    std::fs::copy(&subject.file, dir.join(&kept.file))?;
+    std::fs::copy(&subject.debug, dir.join(&kept.debug))?;
+    for (n, (from, ..)) in kept.files.iter_mut().enumerate() {
+        let name = PathBuf::from(format!("module-file-{n}"));
+        std::fs::copy(&*from, dir.join(&name))?;
+        *from = name;
+    }
+    Ok(kept)
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, DossierError> {

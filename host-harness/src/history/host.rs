@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::host::Host;
+use crate::perf::{Fingerprint, processor};
 
 /// The kind of a host: figures of two runs are comparable when this is the same. What was measured (an
 /// image, its kernel) is no part of it: that is what one compares.
@@ -28,12 +29,24 @@ impl HostKind {
     pub fn of(host: &Host) -> HostKind {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         HostKind {
-            cpu: model(&read("/proc/cpuinfo")),
+            cpu: processor(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             accelerator: host.accel.chosen.to_string(),
             vsock: host.vsock.chosen.to_string(),
             qemu: host.qemu.version.to_string(),
             host_kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+
+    /// The host of a fingerprint.
+    pub fn of_fingerprint(print: &Fingerprint) -> HostKind {
+        HostKind {
+            cpu: print.cpu.clone(),
+            cores: print.cores,
+            accelerator: print.accelerator.clone(),
+            vsock: print.vsock.clone(),
+            qemu: print.qemu.clone(),
+            host_kernel: print.host_kernel.clone(),
         }
     }
 
@@ -45,20 +58,18 @@ impl HostKind {
         )
     }
 
-    /// A short word for it, equal for hosts whose figures are comparable.
+    /// A word for it, equal for hosts whose figures are comparable.
     pub fn id(&self) -> String {
-        hex::encode(&Sha256::digest(self.label())[..4])
+        let text = serde_json::json!([
+            self.cpu,
+            self.cores,
+            self.accelerator,
+            self.vsock,
+            self.qemu,
+            self.host_kernel
+        ]);
+        hex::encode(&Sha256::digest(text.to_string())[..8])
     }
-}
-
-/// The first processor's model in `/proc/cpuinfo` (proc(5)).
-fn model(cpuinfo: &str) -> String {
-    let line = cpuinfo.lines().find(|line| line.starts_with("model name"));
-    let value = line.and_then(|line| line.split_once(':'));
-    value.map_or_else(
-        || "unknown processor".to_owned(),
-        |(_, model)| model.trim().to_owned(),
-    )
 }
 
 #[cfg(test)]
@@ -66,12 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_is_read_and_everything_counts() {
-        assert_eq!(
-            model("processor\t: 0\nmodel name\t: X 1\n\nmodel name\t: Y"),
-            "X 1"
-        );
-        assert_eq!(model(""), "unknown processor");
+    fn everything_counts() {
         let here = HostKind {
             cores: 2,
             ..HostKind::default()

@@ -10,21 +10,14 @@
 pub mod change;
 mod host;
 mod store;
+mod time;
 
 pub use host::HostKind;
 pub use store::{History, HistoryError, MOST_RUNS};
 
 use serde::{Deserialize, Serialize};
 
-/// Which way is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// More is better: throughput.
-    Higher,
-    /// Less is better: time, memory, size.
-    Lower,
-}
+use crate::perf::{Direction, Record};
 
 /// One run: checks that ran, or figures that were measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,4 +62,33 @@ pub struct Figure {
     pub value: f64,
     /// Whether it depends on the host it was taken on; the size of an image does not.
     pub of_host: bool,
+}
+
+impl Run {
+    /// What a file of `perf run` says, as a run. `None` when it does not say when it was.
+    pub fn of_record(name: &str, record: &Record) -> Option<Run> {
+        let print = &record.fingerprint;
+        let figures = record.metrics.iter().filter_map(|metric| {
+            Some(Figure {
+                series: format!("{}: {} ({})", metric.name, metric.subject, print.variant),
+                unit: metric.unit.clone(),
+                better: metric.direction,
+                value: metric.median().filter(|value| value.is_finite())?,
+                of_host: true,
+            })
+        });
+        Some(Run {
+            at_ms: time::seconds(&record.time)? * 1000,
+            what: format!("perf {name}"),
+            host: HostKind::of_fingerprint(print),
+            images: vec![ImageMark {
+                variant: print.variant.clone(),
+                version: String::new(),
+                sha256: print.image_sha256.clone(),
+                commit: None,
+            }],
+            outcomes: Vec::new(),
+            figures: figures.collect(),
+        })
+    }
 }

@@ -260,9 +260,23 @@ impl Guest {
     /// # Errors
     /// When it cannot be read here or written there.
     pub async fn put(&self, from: &Path, to: &str) -> Result<(), Failure> {
+        self.put_with_mode(from, to, 0o700).await
+    }
+
+    /// Puts a file of the host into the guest.
+    ///
+    /// # Errors
+    /// When it cannot be read here or written there.
+    pub(super) async fn put_with_mode(
+        &self,
+        from: &Path,
+        to: &str,
+        mode: u32,
+    ) -> Result<(), Failure> {
         let content = std::fs::read(from)
             .map_err(|e| Failure::Infrastructure(format!("cannot read {}: {e}", from.display())))?;
-        self.put_bytes(&content, to).await
+        let put = self.0.client.put_file(to, mode, &content, self.0.patience);
+        self.ask(&format!("put {to}"), put).await
     }
 
     /// Puts a file with this content into the guest, executable for root.

@@ -12,9 +12,11 @@ mod failure;
 mod guest;
 mod last_words;
 mod ledger;
+mod live;
 mod power;
 mod seed_disk;
 mod setup;
+mod subject;
 mod uninvited;
 
 use std::path::{Path, PathBuf};
@@ -38,9 +40,11 @@ pub use exhibits::Exhibits;
 pub use failure::Failure;
 pub use guest::{FIRST_ANSWER, Guest};
 pub use last_words::{LastWords, Pace};
+pub use live::Listener;
 pub use power::CutDisk;
 pub use seed_disk::seed_disk;
 pub use setup::{BOOT_DEADLINE, Break, Setup};
+pub use subject::{Subject, place};
 pub use uninvited::Uninvited;
 
 /// How a machine is to be booted.
@@ -93,6 +97,9 @@ impl Boot {
     }
 }
 
+/// How long findings are told as they come: a guest can wait for its module for a day.
+const LISTENING: Duration = Duration::from_secs(24 * 3600);
+
 /// One check's view of the world.
 pub struct Lab {
     setup: Arc<Setup>,
@@ -109,7 +116,25 @@ pub struct Lab {
     facts: Vec<(String, String)>,
     last_words: Option<LastWords>,
     seed: u64,
+    instead: Instead,
+    listener: Option<Listener>,
+    live: Option<live::Live>,
+    steps: Vec<(&'static str, Instant)>,
     pub(crate) spent: Spent,
+}
+
+/// Which module a settled guest has.
+#[derive(Debug, Clone, Default)]
+enum Instead {
+    /// The image's own.
+    #[default]
+    Own,
+    /// None: the image's own was taken out, and the story will load what it is about.
+    Nothing,
+    /// This one, in the image's place.
+    Loaded(Arc<Subject>),
+    /// None, until the story loads this one.
+    Pending(Arc<Subject>),
 }
 
 /// The machines of a check so far, for the one who watches over its story.
@@ -152,9 +177,94 @@ impl Lab {
             exhibits: Exhibits::default(),
             parts: Vec::new(),
             facts: Vec::new(),
+            instead: Instead::default(),
+            listener: None,
+            live: None,
+            steps: Vec::new(),
             spent: Spent::default(),
             last_words: None,
         }
+    }
+
+    /// The settled guest is to have this module in the place of the image's own.
+    pub fn with_subject(mut self, subject: Arc<Subject>) -> Lab {
+        self.instead = Instead::Loaded(subject);
+        self
+    }
+
+    /// The settled guest is to have no module: the story loads what [`Lab::give`] brings.
+    pub fn without_module(mut self) -> Lab {
+        self.instead = Instead::Nothing;
+        self
+    }
+
+    /// What the story of a lab without module is about.
+    pub fn give(&mut self, subject: Arc<Subject>) {
+        self.instead = Instead::Pending(subject);
+    }
+
+    /// Who is told of findings in the kernel log as they come.
+    pub fn listen(mut self, listener: Listener) -> Lab {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// The module that takes the place of the image's, if one does.
+    pub fn subject(&self) -> Option<&Arc<Subject>> {
+        match &self.instead {
+            Instead::Own | Instead::Nothing => None,
+            Instead::Loaded(subject) | Instead::Pending(subject) => Some(subject),
+        }
+    }
+
+    /// Loads what the story is about.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, or nobody brought any.
+    pub async fn load_subject(&self, guest: &Guest) -> Result<(), Failure> {
+        match &self.instead {
+            Instead::Pending(subject) => subject.load(guest).await,
+            other => Err(Failure::Infrastructure(format!(
+                "check `{}` has no module to load ({other:?}): run it by `vexfs-images try`",
+                self.check.name
+            ))),
+        }
+    }
+
+    /// Resolves when somebody listens and the kernel has said that nothing later can be trusted, with
+    /// what it said; never for a lab nobody listens to.
+    pub fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
+        let fatal = self.live.as_ref().map(live::Live::fatal);
+        async move {
+            match fatal {
+                Some(fatal) => fatal.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Another step of the story begins; the one before has come to its end.
+    pub fn step(&mut self, name: &'static str) {
+        self.steps.push((name, Instant::now()));
+    }
+
+    /// The steps so far, with what each took; the last one ends now.
+    pub fn steps(&self) -> Vec<(&'static str, Duration)> {
+        let ends = self.steps.iter().skip(1).map(|(_, at)| *at);
+        let steps = self.steps.iter().zip(ends.chain([Instant::now()]));
+        steps
+            .map(|((name, from), to)| (*name, to.saturating_duration_since(*from)))
+            .collect()
+    }
+
+    /// The check.
+    pub fn check(&self) -> &'static Check {
+        self.check
+    }
+
+    /// What is the same for all checks of this run.
+    pub fn setup(&self) -> &Arc<Setup> {
+        &self.setup
     }
 
     /// The seed of all randomness in this check's story: fits 32 bits, because fio and stress-ng take
@@ -240,6 +350,9 @@ impl Lab {
     /// # Errors
     /// When the image does not come up or settle.
     pub async fn prepare(&mut self) -> Result<(), Failure> {
+        if self.settled.is_some() {
+            return Ok(());
+        }
         let begin = Instant::now();
         if self.check.start == Start::Settled {
             let snapshot = self.setup.snapshot().await?;
@@ -247,15 +360,49 @@ impl Lab {
             self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
-            let guest = Guest::adopt(machine, fork.agent, self.check.deadline()).await?;
+            let guest = Guest::adopt(machine, fork.agent, self.deadline()).await?;
             self.seen.push(guest.clone());
-            let ((), before) = tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
+            if !matches!(self.instead, Instead::Own) {
+                subject::take_out(&guest, &self.source().module).await?;
+            }
+            let before = match &self.instead {
+                Instead::Loaded(subject) => {
+                    guest.mark().await?;
+                    self.follow(&guest).await;
+                    subject.load(&guest).await?;
+                    ledger::take(&guest, self.source()).await?
+                }
+                _ => {
+                    let ((), before) =
+                        tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
+                    self.follow(&guest).await;
+                    before
+                }
+            };
             self.point("start", &guest).await?;
             self.settled = Some((guest, before));
         }
         let seconds = format!("{:.3}", begin.elapsed().as_secs_f64());
         self.facts.push(("ready-seconds".into(), seconds));
         Ok(())
+    }
+
+    /// How long the check may take on this image's kernel.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.setup.stretched(self.check.deadline())
+    }
+
+    pub(super) fn boot_deadline(&self) -> Duration {
+        self.setup.stretched(self.setup.boot_deadline)
+    }
+
+    /// Begins to listen for whoever wants to hear findings as they come.
+    async fn follow(&mut self, guest: &Guest) {
+        if let Some(listener) = self.listener.clone() {
+            let (mark, expected) = (guest.marked(), self.check.expectations());
+            let live = live::Live::follow(guest, mark, expected, LISTENING, listener);
+            self.live = Some(live.await);
+        }
     }
 
     /// How this host keeps up, by what the fork took.
@@ -295,8 +442,8 @@ impl Lab {
     /// When it dies or the agent does not answer in time; with the console's end.
     pub async fn boot(&mut self, boot: Boot) -> Result<Guest, Failure> {
         let machine = self.machine(boot).await?;
-        let within = (self.setup.boot_deadline, self.setup.agent_deadline);
-        let guest = Guest::meet_within(machine, within, self.check.deadline()).await?;
+        let within = (self.boot_deadline(), self.setup.agent_deadline);
+        let guest = Guest::meet_within(machine, within, self.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
     }
@@ -311,11 +458,11 @@ impl Lab {
         // What it was is over: the reset is meant, and the guest that comes up is another.
         self.seen.retain(|seen| seen.boot_id() != before);
         drop(guest);
-        let deadline = tokio::time::Instant::now() + self.setup.boot_deadline;
+        let deadline = tokio::time::Instant::now() + self.boot_deadline();
         loop {
             let within = deadline.saturating_duration_since(tokio::time::Instant::now());
             // The agent answers to the very end of a shutdown.
-            match Guest::meet(machine.clone(), within, self.check.deadline()).await {
+            match Guest::meet(machine.clone(), within, self.deadline()).await {
                 Ok(guest) if guest.boot_id() != before => {
                     self.seen.push(guest.clone());
                     return Ok(guest);
@@ -452,9 +599,10 @@ impl Lab {
             facts,
             last_words,
             seed,
+            live,
             ..
         } = self;
-        drop(settled);
+        drop((settled, live));
         let machines = std::mem::take(&mut *machines.lock());
         let mut remains = Remains::new(&setup, check.expectations(), leaks, last_words);
         remains.exhibits = exhibits;

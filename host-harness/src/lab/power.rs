@@ -79,7 +79,7 @@ impl Lab {
             .await?;
         let machine = Arc::new(fork.machine);
         self.machines.lock().push(machine.clone());
-        let guest = Guest::adopt(machine, fork.agent, self.check.deadline()).await?;
+        let guest = Guest::adopt(machine, fork.agent, self.deadline()).await?;
         self.seen.push(guest.clone());
         guest.mark().await?;
         Ok(guest)
@@ -131,7 +131,7 @@ impl Lab {
         })?;
         let machine = Arc::new(machine.boot_again(&self.logs()).await?);
         self.machines.lock().push(machine.clone());
-        let guest = Guest::meet(machine, self.setup.boot_deadline, self.check.deadline()).await?;
+        let guest = Guest::meet(machine, self.boot_deadline(), self.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
     }

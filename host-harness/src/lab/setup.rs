@@ -9,7 +9,7 @@ use crate::dossier::Policy;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, MachineSpec};
-use crate::snapshot::{DEFAULT_CAP, Recipe, Snapshot, SnapshotError, Store};
+use crate::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, admission};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 pub(super) const SCRATCH_MIB: u64 = 512;
@@ -44,6 +44,8 @@ pub struct Setup {
     /// The agent's first answer on a connection it has accepted, at most; [`super::FIRST_ANSWER`]
     /// unless the user says.
     pub agent_deadline: Duration,
+    /// Whether the image's second kernel is what is checked.
+    pub second_kernel: bool,
     /// What to break, in tests that want to see a check fail.
     pub breaks: Vec<Break>,
     /// Which checks leave a dossier.
@@ -58,6 +60,7 @@ impl Setup {
         MachineSpec {
             accelerator: self.host.accel.chosen,
             vsock: Some(self.host.vsock.chosen),
+            second_kernel: self.second_kernel,
             disks: vec![
                 ExtraDisk::tools(self.tools.clone()),
                 ExtraDisk::scratch(SCRATCH_MIB),
@@ -66,6 +69,20 @@ impl Setup {
             freezable: true,
             ..MachineSpec::new(name, self.image.disk.clone(), logs)
         }
+    }
+
+    /// How many machines of this image may run on this host at once.
+    pub fn room(&self) -> u64 {
+        let spec = self.spec("room", PathBuf::new());
+        admission::Tickets::here().machines(&spec)
+    }
+
+    /// A time meant for the distribution's kernel, on the image's own: one full of sanitizers is slower.
+    pub fn stretched(&self, time: Duration) -> Duration {
+        let manifest = &self.image.manifest;
+        let second = manifest.second_kernel.as_ref();
+        let kernel = second.filter(|_| self.second_kernel);
+        time.mul_f64(kernel.unwrap_or(&manifest.kernel).slowdown().max(1.0))
     }
 
     /// The image booted, settled and frozen; made by whoever asks first.
@@ -93,6 +110,7 @@ impl Setup {
         let recipe = Recipe {
             spec: change(self.spec("snapshot", logs)),
             image_digest: self.image.manifest.disk.sha256.clone(),
+            patience: self.stretched(SETTLING),
             agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
         };
         Store::open(self.layout.snapshots(), DEFAULT_CAP)?

@@ -178,6 +178,9 @@ pub struct MachineSpec {
     pub disk_bytes: Option<u64>,
     /// A kernel to load directly; `None` boots from the system disk.
     pub kernel: Option<DirectKernel>,
+    /// Whether the machine asks the image's boot loader for its second kernel.
+    #[serde(default)]
+    pub second_kernel: bool,
     /// Memory in MiB.
     pub memory_mib: u32,
     /// Number of virtual CPUs.
@@ -234,6 +237,7 @@ impl MachineSpec {
             image: Some(image.into()),
             disk_bytes: None,
             kernel: None,
+            second_kernel: false,
             memory_mib: 1024,
             cpus: 2,
             accelerator: Accelerator::Tcg,

@@ -5,6 +5,7 @@ use std::path::Path;
 use image_builder::Image;
 use serde::{Deserialize, Serialize};
 
+use crate::history::HostKind;
 use crate::host::Host;
 
 /// The host, how machines run on it, and the image.
@@ -36,7 +37,7 @@ impl Fingerprint {
         let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
         let manifest = &image.manifest;
         Fingerprint {
-            cpu: model(&read("/proc/cpuinfo")),
+            cpu: processor(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             accelerator: host.accel.chosen.to_string(),
             vsock: host.vsock.chosen.to_string(),
@@ -91,17 +92,13 @@ impl Fingerprint {
 
     /// A word for the kind of host, for file names: equal for hosts whose figures are comparable.
     pub fn kind(&self) -> String {
-        use sha2::{Digest, Sha256};
-        let text = serde_json::json!([
-            self.cpu,
-            self.cores,
-            self.accelerator,
-            self.vsock,
-            self.qemu,
-            self.host_kernel
-        ]);
-        hex::encode(&Sha256::digest(text.to_string())[..8])
+        HostKind::of_fingerprint(self).id()
     }
+}
+
+/// The model of this host's processor.
+pub(crate) fn processor() -> String {
+    model(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }
 
 /// The first processor's model in `/proc/cpuinfo` (proc(5)).

@@ -7,9 +7,10 @@ use image_builder::BuildEvent;
 
 use super::model;
 use crate::event::{CaseResult, Event, Reporter};
-use crate::history::{Direction, Figure, History, HostKind, ImageMark, Run};
+use crate::history::{Figure, History, HostKind, ImageMark, Run};
 use crate::host::Host;
 use crate::layout::Layout;
+use crate::perf::Direction;
 use crate::verdict::Outcome;
 
 /// Listens to a run, and adds it to the history when it ends. A run in which nothing ran adds nothing:
@@ -26,9 +27,13 @@ pub struct Recorder {
 impl Recorder {
     /// For a run on this host.
     pub fn new(layout: &Layout, host: &Host) -> Recorder {
+        Recorder::on(layout, HostKind::of(host))
+    }
+
+    fn on(layout: &Layout, host: HostKind) -> Recorder {
         Recorder {
             layout: layout.clone(),
-            host: HostKind::of(host),
+            host,
             variants: Vec::new(),
             outcomes: Vec::new(),
             figures: Vec::new(),
@@ -116,5 +121,79 @@ impl Reporter for Recorder {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::checks::Tier;
+    use crate::event::CaseId;
+
+    fn result(check: &str, outcome: Outcome) -> Event {
+        Event::CaseFinished(Box::new(CaseResult {
+            case: CaseId {
+                variant: "minimal".into(),
+                tier: Tier::Quick,
+                check: check.into(),
+            },
+            outcome,
+            took: Duration::from_millis(1500),
+            properties: Vec::new(),
+            transcript: String::new(),
+            kernel_log: String::new(),
+            parts: Vec::new(),
+            earlier: Vec::new(),
+            dossier: None,
+        }))
+    }
+
+    #[test]
+    fn a_run_is_kept_and_one_that_did_nothing_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let layout = Layout::at(dir.path(), None);
+        let run = |events: &[Event]| {
+            let mut recorder = Recorder::on(&layout, HostKind::default());
+            for event in events {
+                Reporter::on(&mut recorder, event).expect("listens");
+            }
+            let history = History::open(&layout.history()).expect("a history");
+            history.runs().expect("its runs")
+        };
+        let end = || Event::RunFinished { seconds: 1.0 };
+        let stored = Event::VerdictStored {
+            variant: "minimal".into(),
+            at: 1,
+            results: Vec::new(),
+        };
+        assert_eq!(run(&[stored, end()]), []);
+        let runs = run(&[
+            Event::Build {
+                variant: "minimal".into(),
+                step: BuildEvent::StageDone {
+                    stage: "module".into(),
+                    seconds: 17.5,
+                },
+            },
+            result("stress", Outcome::Pass),
+            result("service", Outcome::fail("check", "no", "")),
+            end(),
+        ]);
+        assert_eq!(runs.len(), 1);
+        let outcomes: Vec<&str> = runs[0].outcomes.iter().map(|(_, o)| o.as_str()).collect();
+        assert_eq!(outcomes, ["pass", "fail"]);
+        // A check that failed half way was not quick.
+        let figures: Vec<(&str, f64)> = runs[0]
+            .figures
+            .iter()
+            .map(|figure| (figure.series.as_str(), figure.value))
+            .collect();
+        let expected = [
+            ("minimal: build stage module", 17.5),
+            ("minimal::quick::stress", 1.5),
+        ];
+        assert_eq!(figures, expected);
     }
 }

@@ -19,6 +19,8 @@ pub struct TerminalReporter {
     verbose: bool,
     explain: bool,
     bar: Option<ProgressBar>,
+    /// What is under way; several things with builds or checks side by side.
+    running: Vec<String>,
     plain: bool,
 }
 
@@ -30,6 +32,7 @@ impl TerminalReporter {
             verbose,
             explain,
             bar: None,
+            running: Vec::new(),
             plain: !io::stderr().is_terminal(),
         }
     }
@@ -48,7 +51,17 @@ impl TerminalReporter {
         if self.plain {
             return self.say(&format!("  …    {what}"));
         }
-        let bar = ProgressBar::new_spinner().with_message(what);
+        self.running.push(what);
+        self.show()
+    }
+
+    /// A bar with all that is under way.
+    fn show(&mut self) -> io::Result<()> {
+        self.hide();
+        if self.plain || self.running.is_empty() {
+            return Ok(());
+        }
+        let bar = ProgressBar::new_spinner().with_message(self.running.join(", "));
         let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}");
         bar.set_style(style.map_err(io::Error::other)?);
         bar.enable_steady_tick(Duration::from_millis(120));
@@ -56,14 +69,24 @@ impl TerminalReporter {
         Ok(())
     }
 
-    fn stop(&mut self) {
+    /// What begins with these words has ended.
+    fn stop(&mut self, what: &str) -> io::Result<()> {
+        let is_it = |running: &String| {
+            let rest = running.strip_prefix(what);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        self.running.retain(|running| !is_it(running));
+        self.show()
+    }
+
+    fn hide(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 
     fn case(&mut self, result: &CaseResult) -> io::Result<()> {
-        self.stop();
+        self.stop(&result.case.to_string())?;
         let seconds = result.took.as_secs_f64();
         let word = match &result.outcome {
             Outcome::Pass if result.is_flaky() => "FLAKY",
@@ -112,7 +135,6 @@ impl Reporter for TerminalReporter {
             }
             Event::Build { variant, step } => match step {
                 BuildEvent::StageStarted { stage, why } => {
-                    self.stop();
                     let why = if self.verbose || self.explain {
                         format!(" ({why})")
                     } else {
@@ -121,15 +143,18 @@ impl Reporter for TerminalReporter {
                     self.start(format!("{variant}: {stage}{why}"))
                 }
                 BuildEvent::StageDone { stage, seconds } => {
-                    self.stop();
+                    self.stop(&format!("{variant}: {stage}"))?;
                     self.say(&format!("  done  {variant}: {stage} ({seconds:.1} s)"))
                 }
                 BuildEvent::StageCached { stage } if self.verbose || self.explain => {
                     self.say(&format!("  same  {variant}: {stage}"))
                 }
+                BuildEvent::StageDetail { stage, text } if self.verbose || self.explain => {
+                    self.say(&format!("        {variant}: {stage}: {text}"))
+                }
                 BuildEvent::Note { text } => self.say(&format!("  note  {variant}: {text}")),
-                BuildEvent::Line { line, .. } if self.verbose => {
-                    self.say(&format!("        {line}"))
+                BuildEvent::Line { stage, line } if self.verbose => {
+                    self.say(&format!("        {variant}: {stage}: {line}"))
                 }
                 _ => Ok(()),
             },
@@ -149,7 +174,8 @@ impl Reporter for TerminalReporter {
             Event::CaseStarted { case } => self.start(case.to_string()),
             Event::CaseFinished(result) => self.case(result),
             Event::RunFinished { .. } => {
-                self.stop();
+                self.running.clear();
+                self.hide();
                 Ok(())
             }
         }
@@ -158,6 +184,6 @@ impl Reporter for TerminalReporter {
 
 impl Drop for TerminalReporter {
     fn drop(&mut self) {
-        self.stop();
+        self.hide();
     }
 }

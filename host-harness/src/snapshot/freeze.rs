@@ -15,10 +15,6 @@ use super::{Key, Recipe, Snapshot, SnapshotError, Store, admission};
 use crate::agent::{Client, ExecSpec};
 use crate::machine::{Machine, MachineSpec, Qemu};
 
-/// How long the guest has for its boot and to come to rest. Fifteen seconds under emulation on an
-/// idle host; a sanitised kernel takes two minutes.
-const SETTLING: Duration = Duration::from_secs(300);
-
 /// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
 const LETTING_GO: Duration = Duration::from_secs(20);
 
@@ -117,7 +113,7 @@ async fn make(
         .map_err(SnapshotError::io("cannot wait for room on this host"))?;
     note("booting a machine to freeze it");
     let mut machine = Machine::boot(spec).await?;
-    settle(&machine, &note)
+    settle(&machine, recipe.patience, &note)
         .await
         .map_err(|why| SnapshotError::Unsettled {
             why,
@@ -198,9 +194,9 @@ pub(crate) async fn freeze_as_it_is(
 
 /// Waits until the guest has booted and nothing goes on in it any more, and prepares it for being
 /// asleep for days.
-async fn settle(machine: &Machine, note: &impl Fn(&str)) -> Result<(), String> {
+async fn settle(machine: &Machine, patience: Duration, note: &impl Fn(&str)) -> Result<(), String> {
     let client = machine
-        .agent(SETTLING)
+        .agent(patience)
         .await
         .map_err(|error| error.to_string())?;
     note("its agent answers; waiting for it to come to rest");
@@ -208,11 +204,12 @@ async fn settle(machine: &Machine, note: &impl Fn(&str)) -> Result<(), String> {
     order(
         machine,
         &client,
+        patience,
         &["systemctl", "is-system-running", "--wait"],
     )
     .await?;
     for words in LAST_ORDERS {
-        order(machine, &client, words).await?;
+        order(machine, &client, patience, words).await?;
     }
     drop(client);
     // The guest reports free memory every two seconds; when the file shrinks no more, it is done.
@@ -232,18 +229,23 @@ async fn settle(machine: &Machine, note: &impl Fn(&str)) -> Result<(), String> {
 
 /// Runs a program in the guest. That there is none of that name, or that it fails, is no reason not
 /// to freeze: a guest need not have systemd.
-async fn order(machine: &Machine, client: &Client, words: &[&str]) -> Result<(), String> {
+async fn order(
+    machine: &Machine,
+    client: &Client,
+    patience: Duration,
+    words: &[&str],
+) -> Result<(), String> {
     let spec = ExecSpec::new(words.iter().copied());
     let said = tokio::select! {
         biased;
         death = machine.died() => return Err(death.to_string()),
-        said = client.exec(spec, SETTLING) => said,
+        said = client.exec(spec, patience) => said,
     };
     match said {
         Ok(output) if output.timed_out() => Err(format!(
             "`{}` did not end within {} s",
             words.join(" "),
-            SETTLING.as_secs()
+            patience.as_secs()
         )),
         Ok(_) => Ok(()),
         Err(error) if error.fault_kind().is_some() => Ok(()),

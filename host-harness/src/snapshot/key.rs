@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -24,7 +25,12 @@ pub struct Recipe {
     pub image_digest: String,
     /// Version of the agent in the image, as its manifest has it; empty if it has none.
     pub agent_version: String,
+    /// From power-on to rest, at most; twice [`SETTLING`] for a kernel half as fast.
+    pub patience: Duration,
 }
+
+/// How long a guest may take to come to rest: under emulation, on a busy host.
+pub const SETTLING: Duration = Duration::from_secs(300);
 
 /// Names a snapshot: 24 hex digits, equal for equal recipes on equal QEMUs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +72,7 @@ impl Recipe {
             image,
             disk_bytes,
             kernel,
+            second_kernel: _,
             memory_mib: _,
             cpus: _,
             accelerator: _,
@@ -177,6 +184,7 @@ mod tests {
             },
             image_digest: "00".into(),
             agent_version: "1.0.0".into(),
+            patience: SETTLING,
         }
     }
 

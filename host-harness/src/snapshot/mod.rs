@@ -23,7 +23,7 @@ mod store;
 pub use error::SnapshotError;
 pub use fork::{Fork, Timing};
 pub(crate) use freeze::freeze_as_it_is;
-pub use key::{Key, Recipe};
+pub use key::{Key, Recipe, SETTLING};
 pub use manifest::Manifest;
 pub(crate) use ram::copy_file;
 pub use store::{DEFAULT_CAP, Listed, Store};

@@ -1,12 +1,11 @@
 //! Wrong input and broken hosts, each with what must be said about it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use libtest_mimic::Failed;
 
-use super::{Row, expect, out, vexfs_images, workspace};
+use super::{Row, copy, expect, out, vexfs_images, workspace};
 
 pub const TESTS: &[Row] = &[
     ("unknown_variant", unknown_variant),
@@ -228,20 +227,4 @@ fn disguise(out_dir: &Path, disk: &[u8]) -> Result<std::path::PathBuf, Failed> {
     manifest["disk"]["sha256"] = hex::encode(Sha256::digest(&bytes)).into();
     fs::write(dir.join("manifest.json"), serde_json::to_vec(&manifest)?)?;
     Ok(dir)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-            let mode = fs::metadata(&target)?.permissions().mode() | 0o200;
-            fs::set_permissions(&target, PermissionsExt::from_mode(mode))?;
-        }
-    }
-    Ok(())
 }

@@ -2,8 +2,10 @@
 //! non-zero exit, and however it ends, nothing of it is left.
 
 mod bad_input;
+mod caches;
 mod delivery;
 mod leftovers;
+mod nightly;
 mod perf;
 mod report;
 mod template;
@@ -12,6 +14,8 @@ mod twice;
 mod verdict;
 mod workflows;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -25,6 +29,12 @@ fn main() {
     }
     for (name, test) in delivery::TESTS {
         trials.push(Trial::test(format!("delivery::{name}"), *test));
+    }
+    for (name, test) in caches::TESTS {
+        trials.push(Trial::test(format!("caches::{name}"), *test));
+    }
+    for (name, test) in nightly::TESTS {
+        trials.push(Trial::test(format!("nightly::{name}"), *test));
     }
     for (name, test) in leftovers::TESTS {
         trials.push(Trial::test(format!("leftovers::{name}"), *test));
@@ -89,4 +99,21 @@ fn expect(mut command: Command, code: i32, words: &[&str]) -> Result<Output, Fai
         Some(word) => Err(format!("it does not say `{word}`:\n{said}").into()),
         None => Ok(output),
     }
+}
+
+/// Copies a folder; the copies can be written to.
+fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+            let mode = fs::metadata(&target)?.permissions().mode() | 0o200;
+            fs::set_permissions(&target, PermissionsExt::from_mode(mode))?;
+        }
+    }
+    Ok(())
 }

@@ -37,7 +37,7 @@ const LINTERS: &[(&str, &str, &[&str])] = &[
 const MISTAKES: &[(usize, &str, &str)] = &[
     (0, "github.ref_type ==", "github.reff_type =="),
     (1, "runs-on:", "run-on:"),
-    (2, "persist-credentials: false", "persist-credentials: true"),
+    (2, "persist-credentials: false", "fetch-depth: 1"),
     (
         2,
         "@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2",

@@ -106,6 +106,7 @@ const fn hanging(name: &'static str, story: for<'a> fn(&'a mut Lab) -> Telling<'
         story,
         needs: &[],
         variants: &[],
+        enforced: false,
         expects: &[],
     }
 }

@@ -109,7 +109,12 @@ pub fn shows(fault: &'static Fault) -> Result<(), Failed> {
 }
 
 impl Fault {
-    fn as_break(&self, made: &Path) -> Break {
+    /// The fault of this name.
+    pub fn find(name: &str) -> Option<&'static Fault> {
+        FAULTS.iter().find(|fault| fault.name == name)
+    }
+
+    pub fn as_break(&self, made: &Path) -> Break {
         let file = |name: &&'static str| {
             let name = name.trim_start_matches("/run/");
             made.join(name)

@@ -3,6 +3,7 @@
 
 mod dossier;
 mod fault;
+mod kernels;
 mod red;
 mod schema;
 
@@ -16,7 +17,7 @@ use host_harness::lab::{BOOT_DEADLINE, Break, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
 use host_harness::verdict::Outcome;
-use image_builder::{BuildRequest, Image, SourceConfig, ToolsRequest};
+use image_builder::{BuildRequest, Image, SigningRecord, SourceConfig, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// The variant that is built when no image exists.
@@ -33,10 +34,13 @@ fn main() {
             let variant = variant.clone();
             let trial = Trial::test(name, move || passes(&variant, check));
             // nextest shows what a test skips at run time as passed, so it must be known here.
-            trials.push(match source.as_ref().and_then(|s| check.skip_reason(s)) {
-                None => trial,
-                Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
-            });
+            let reason = source.as_ref();
+            trials.push(
+                match reason.and_then(|(s, signing)| check.skip_reason(s, signing)) {
+                    None => trial,
+                    Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+                },
+            );
         }
     }
     let there = variants();
@@ -52,6 +56,9 @@ fn main() {
     }
     for (name, test) in dossier::TESTS {
         trials.push(Trial::test(format!("dossier::{name}"), *test));
+    }
+    for (name, test) in kernels::TESTS {
+        trials.push(Trial::test(format!("nightly::{name}"), *test));
     }
     trials.push(Trial::test(
         "schema::what_vexctl_says_fits",
@@ -103,11 +110,14 @@ fn variants() -> Vec<String> {
 
 /// What the variant's image says of the file system in it; of the tree it will be built from when
 /// there is no image yet. `None` when neither can be read: the checks will say why.
-fn source(variant: &str) -> Option<SourceConfig> {
+fn source(variant: &str) -> Option<(SourceConfig, SigningRecord)> {
     let layout = layout().ok()?;
     match Image::find(&layout.out, variant).ok()? {
-        Some(image) => Some(image.manifest.source.config),
-        None => SourceConfig::of_tree(&layout.workspace.join("vexfs")).ok(),
+        Some(image) => Some((image.manifest.source.config, image.manifest.signing)),
+        None => {
+            let config = SourceConfig::of_tree(&layout.workspace.join("vexfs")).ok()?;
+            Some((config, SigningRecord::default()))
+        }
     }
 }
 
@@ -158,7 +168,16 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
     let layout = layout()?;
     let host = Host::probe(&layout, HostRequest::default()).await?;
     // Whoever comes first builds; the builder's lock makes the others wait and find it done.
-    let image = match Image::find(&layout.out, variant)? {
+    let image = find_or_build(&layout, &host, variant).await?;
+    Ok(Setup {
+        breaks,
+        dossiers,
+        ..setup_of(layout, host, image).await?
+    })
+}
+
+async fn find_or_build(layout: &Layout, host: &Host, variant: &str) -> Result<Image, Failed> {
+    Ok(match Image::find(&layout.out, variant)? {
         Some(image) => image,
         None => {
             let request = BuildRequest {
@@ -170,7 +189,11 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
             };
             image_builder::build(&request, &()).await?
         }
-    };
+    })
+}
+
+/// What checks of an image need, with nothing to break.
+async fn setup_of(layout: Layout, host: Host, image: Image) -> Result<Setup, Failed> {
     let tools = ToolsRequest {
         full: true,
         out_dir: layout.out.clone(),
@@ -185,8 +208,9 @@ async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Se
         tools,
         boot_deadline: BOOT_DEADLINE,
         agent_deadline: FIRST_ANSWER,
-        dossiers,
-        breaks,
+        second_kernel: false,
+        dossiers: Policy::none(),
+        breaks: Vec::new(),
         seed: None,
     })
 }

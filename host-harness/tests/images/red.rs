@@ -188,6 +188,8 @@ pub const CASES: &[Red] = &[
           script: "echo 'int broken' >> /usr/src/vexfs/super.c" },
     Red { name: "dependency_gone", check: "vexctl_builds", point: "sources", title: "`cd /usr/src/vexctl",
           script: "rm -r /usr/src/vexctl/vendor/clap-4*" },
+    Red { name: "unsigned_module_taken", check: "module_signing", point: "start-signing", title: "took a module without signature",
+          script: "rm /sbin/insmod; printf '#!/bin/sh\\n' > /sbin/insmod; chmod +x /sbin/insmod" },
     Red { name: "panic_in_mid_exec", check: "mkfs_mount", point: "start", title: "panic",
           script: "echo c > /proc/sysrq-trigger; sleep 50" },
 ];

@@ -88,6 +88,7 @@ async fn prove() -> anyhow::Result<()> {
     let recipe = Recipe {
         spec: spec("frozen"),
         image_digest: "none: it lives from its initramfs".into(),
+        patience: host_harness::snapshot::SETTLING,
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
     let snapshot = Store::open("/tmp/snapshots", DEFAULT_CAP)?

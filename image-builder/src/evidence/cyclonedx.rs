@@ -12,13 +12,16 @@ pub(super) fn document(of: &Record<'_>) -> Value {
     let mut components = Vec::new();
     for deb in &m.packages {
         let url = debian_url(&deb.name, &deb.version, Some(&deb.architecture));
-        components.push(json!({
+        let mut component = json!({
             "type": "library",
             "bom-ref": url,
             "name": deb.name,
             "version": deb.version,
-            "purl": url,
-        }));
+        });
+        if !m.is_compiled_here(&deb.name) {
+            component["purl"] = json!(url);
+        }
+        components.push(component);
     }
     let version = m.module.version.as_deref().unwrap_or(&m.vexfs_version);
     components.push(json!({

@@ -11,8 +11,11 @@ const BUILD_TYPE: &str = "urn:vexfs-images:build:v1";
 /// The document.
 pub(super) fn document(of: &Record<'_>) -> Value {
     let m = of.manifest;
-    let subjects = [&m.disk, &m.compressed]
-        .map(|file| json!({"name": file.name, "digest": {"sha256": file.sha256}}));
+    let subjects: Vec<Value> = [&m.disk, &m.compressed]
+        .into_iter()
+        .chain(m.formats.values())
+        .map(|file| json!({"name": file.name, "digest": {"sha256": file.sha256}}))
+        .collect();
     let mut dependencies = Vec::new();
     let mut source = json!({
         "name": "source tree",

@@ -46,7 +46,10 @@ pub(super) fn document(of: &Record<'_>) -> Value {
     for deb in &m.packages {
         let id = id("deb", &deb.name, &deb.architecture);
         let mut entry = package(&id, &deb.name, &deb.version);
-        entry["externalRefs"] = purl(debian_url(&deb.name, &deb.version, Some(&deb.architecture)));
+        if !m.is_compiled_here(&deb.name) {
+            entry["externalRefs"] =
+                purl(debian_url(&deb.name, &deb.version, Some(&deb.architecture)));
+        }
         contain(&id, entry, &mut packages);
     }
     let version = m.module.version.as_deref().unwrap_or(&m.vexfs_version);

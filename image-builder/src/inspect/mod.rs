@@ -6,6 +6,7 @@
 
 mod diff;
 pub(crate) mod disk;
+pub(crate) mod oci;
 mod tree;
 
 pub use diff::{Change, Difference, diff};

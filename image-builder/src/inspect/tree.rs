@@ -156,13 +156,18 @@ impl Ext4Read for Reader {
     }
 }
 
+/// The root file system of a disk.
+pub(super) fn root_of(disk: Disk) -> io::Result<Ext4> {
+    let partition = disk.root()?;
+    Ext4::load(Box::new(Reader(disk, partition))).map_err(io::Error::other)
+}
+
 /// Writes the content of files of a disk into the folder `to`, as `0`, `1` and so on.
 pub(crate) async fn extract(path: &Path, files: Vec<String>, to: &Path) -> Result<(), BuildError> {
     let disk = Disk::open(path).await?;
     let to = to.to_owned();
     let extract = move || {
-        let partition = disk.root()?;
-        let fs = Ext4::load(Box::new(Reader(disk, partition))).map_err(io::Error::other)?;
+        let fs = root_of(disk)?;
         for (n, file) in files.iter().enumerate() {
             let content = fs.read(file.as_str()).map_err(io::Error::other)?;
             std::fs::write(to.join(n.to_string()), content)?;

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
+use crate::kernel::SECOND_KERNEL_SKU;
 use crate::key::Inputs;
 use crate::run::Site;
+use crate::stages::linux;
 use crate::store::{Entry, Stage};
 use crate::{BuildError, Package, key, tree};
 
@@ -34,6 +36,10 @@ pub(crate) struct Base<'a> {
     pub(crate) packages: &'a [String],
     pub(crate) set: &'a PackageSet,
     pub(crate) image_sources: String,
+    /// Appended to the kernel's command line.
+    pub(crate) kernel_parameters: &'a str,
+    /// The stage that compiles a kernel for it, and the release of that when it is the second one.
+    pub(crate) linux: Option<(&'a Stage, Option<&'a str>)>,
     /// Versions of the tools that make it.
     pub(crate) tools: Vec<(String, String)>,
 }
@@ -44,7 +50,14 @@ impl Base<'_> {
         let home = self.workspace.join(HOME);
         let files = home.join("files");
         let customize = self.workspace.join(CUSTOMIZE);
-        Ok(Inputs::default()
+        let mut inputs = Inputs::default();
+        if let Some((linux, _)) = self.linux {
+            inputs = inputs.with("compiled kernel", linux.inputs.key());
+        }
+        if !self.kernel_parameters.is_empty() {
+            inputs = inputs.with("kernel parameters", self.kernel_parameters);
+        }
+        Ok(inputs
             .with_all(self.set.inputs())
             .with("packages asked for", self.packages.join(" "))
             .with(
@@ -66,6 +79,7 @@ impl Base<'_> {
         site: &Site<'_>,
         stage: &Stage,
         archive: &Archive,
+        linux: Option<&Entry>,
     ) -> Result<Entry, BuildError> {
         let uuid = root_uuid(&stage.inputs);
         site.stage(stage, async |result| {
@@ -74,6 +88,10 @@ impl Base<'_> {
             archive
                 .fetch(site, STAGE, self.packages, self.set, &debs)
                 .await?;
+            if let Some(linux) = linux {
+                let (from, to) = (linux.dir.join(linux::PACKAGE), debs.join(OUR_KERNEL));
+                fs::copy(&from, to).map_err(BuildError::io("copy", from))?;
+            }
             let files = work.path().join("files");
             self.stage_files(&files, &uuid)?;
             // mmdebstrap's root: in unshare mode other user ids have to get there.
@@ -109,6 +127,7 @@ impl Base<'_> {
                 .env("VEXFS_UNITS", base.enabled_units.join(" "))
                 .env("VEXFS_EXCLUDES", base.path_excludes.join(" "))
                 .env("VEXFS_KEEP", base.path_includes.join(" "))
+                .env("VEXFS_KERNEL", linux.map_or("", |_| OUR_KERNEL))
                 .env("VEXFS_UUID", &uuid);
             site.step(STAGE, command).await?;
             for name in [ROOT, CONTENTS, KERNEL] {
@@ -127,10 +146,18 @@ impl Base<'_> {
         tree::copy(&from, to).map_err(BuildError::io("copy", &from))?;
         let base = &self.recipe.base;
         let modules = base.initramfs_modules.join(",");
+        let parameters = match self.kernel_parameters {
+            "" => String::new(),
+            words => format!(" {words}"),
+        };
+        let second = self.linux.and_then(|(_, second)| second);
+        let second = second.map_or(String::new(), |release| second_entry(release, &parameters));
         for file in FILLED_IN {
             let path = to.join(file);
             let text = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
             let text = text
+                .replace("@SECOND_KERNEL@", &second)
+                .replace("@KERNEL_PARAMETERS@", &parameters)
                 .replace("@ROOT_UUID@", uuid)
                 .replace("@INITRAMFS_MODULES@", &modules);
             fs::write(&path, text).map_err(BuildError::io("write", &path))?;
@@ -158,6 +185,20 @@ impl Base<'_> {
         }
         Ok(())
     }
+}
+
+/// What a kernel compiled for the image is called among the downloaded packages.
+const OUR_KERNEL: &str = "vexfs-kernel.deb";
+
+/// grub.cfg's entry of a second kernel. It boots when the machine asks for it: offset 0x19 of the
+/// SMBIOS system information is the SKU number.
+fn second_entry(release: &str, parameters: &str) -> String {
+    format!(
+        "smbios --type 1 --get-string 25 --set wish\n\
+         if [ \"$wish\" = \"{SECOND_KERNEL_SKU}\" ]; then set default=1; fi\n\
+         menuentry \"VexFS, kernel {release}\" {{\n    linux /boot/vmlinuz-{release} root=UUID=@ROOT_UUID@ ro \
+         console=tty0 console=ttyS0,115200 no_timer_check{parameters}\n    initrd /boot/initrd.img-{release}\n}}\n"
+    )
 }
 
 /// Files with placeholders.
@@ -274,11 +315,17 @@ pub(crate) fn publish_kernel(
         return Ok(());
     }
     let from = entry.dir.join(KERNEL);
-    let partial = dir.join(format!(".vmlinuz-{release}"));
-    fs::create_dir_all(&dir)
-        .and_then(|()| fs::copy(&from, &partial))
-        .and_then(|_| fs::rename(&partial, &to))
-        .map_err(BuildError::io("copy", from))
+    // Builds side by side may all do this.
+    let copy = || {
+        fs::create_dir_all(&dir)?;
+        let partial = tempfile::Builder::new()
+            .prefix(".vmlinuz-")
+            .tempfile_in(&dir)?;
+        fs::copy(&from, partial.path())?;
+        fs::set_permissions(partial.path(), fs::Permissions::from_mode(0o644))?;
+        partial.persist(&to).map_err(|error| error.error)
+    };
+    copy().map(drop).map_err(BuildError::io("copy", from))
 }
 
 /// What is in a base.
@@ -326,6 +373,17 @@ mod tests {
         assert_ne!(one, uuid("abd", "root"));
         let lengths: Vec<_> = one.split('-').map(str::len).collect();
         assert_eq!(lengths, [8, 4, 4, 4, 12]);
+    }
+
+    #[test]
+    fn a_second_kernel_has_an_entry_that_a_machine_can_ask_for() {
+        let entry = second_entry("6.1.9-vexfs-debug", " quiet");
+        assert!(entry.contains("--get-string 25"), "{entry}");
+        assert!(entry.contains("linux /boot/vmlinuz-6.1.9-vexfs-debug root=UUID=@ROOT_UUID@ ro"));
+        assert!(
+            entry
+                .contains("no_timer_check quiet\n    initrd /boot/initrd.img-6.1.9-vexfs-debug\n}")
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::builder;
+use crate::stages::{builder, linux};
 use crate::store::Stage;
 use crate::{BuildError, FaultsRequest, Manifest, Progress, host, tree};
 
@@ -42,6 +42,7 @@ pub async fn faults(
     }
     let source = absolute(&request.workspace)?.join(SOURCE);
     let release = &image.kernel.release;
+    let tree = linux::tree_of_image(&site, image)?;
     let digest = tree::digest(&source).map_err(BuildError::io("read", &source))?;
     let place = (&*request.workspace, request.mirror.as_deref());
     let builder = builder::of_image(&site, place, image, &image.source.config).await?;
@@ -51,6 +52,7 @@ pub async fn faults(
             .with("sources", digest)
             .with("builder", &*builder.record.key)
             .with("kernel", &**release)
+            .with("tree", format!("{tree:?}"))
             .with("how", format!("{} {BUILD}", builder::ENTER)),
     };
     let entry = site
@@ -58,7 +60,12 @@ pub async fn faults(
             let work = site.scratch(STAGE)?;
             let build = work.path().join("build");
             tree::copy(&source, &build.join("src")).map_err(BuildError::io("copy", &source))?;
-            let command = builder::enter(&builder, &build, release).args(["sh", "-euc", BUILD]);
+            let room = builder::Room {
+                root: &builder,
+                release,
+                tree: tree.as_deref(),
+            };
+            let command = room.enter(&site, &build)?.args(["sh", "-euc", BUILD]);
             site.step(STAGE, command).await?;
             let made = build.join("made");
             for file in fs::read_dir(&made).map_err(BuildError::io("list", &made))? {

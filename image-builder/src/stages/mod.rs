@@ -4,6 +4,8 @@ pub(crate) mod base;
 pub(crate) mod builder;
 pub(crate) mod disk;
 pub(crate) mod faults;
+pub(crate) mod formats;
+pub(crate) mod linux;
 pub(crate) mod module;
 pub(crate) mod packer;
 pub(crate) mod payload;

@@ -7,12 +7,15 @@ use keeper::Failure;
 
 use crate::key::Inputs;
 use crate::run::Site;
+use crate::signing::Signer;
 use crate::stages::{builder, tree_files};
 use crate::store::{Entry, Stage};
 use crate::{BuildError, ModuleRecord, SourceConfig, kernel_config, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "module";
+/// Name of the stage that makes it for a second kernel.
+pub(crate) const SECOND: &str = "second-module";
 /// The module's file in the entry, whatever the tree calls it.
 pub(crate) const MODULE: &str = "module.ko";
 /// Same with its debug information: for reading an oops, not for the image.
@@ -25,21 +28,30 @@ pub(crate) const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
     cp \"$file\" \"/build/install/$n\"; n=$((n + 1)); done; \
     cp \"$PRODUCED\" /build/debug.ko; strip --strip-debug -o /build/module.ko \"$PRODUCED\"";
 
-/// What it is made from.
+/// What it is made from. `kernel`: the stage that compiles the kernel it is for, if it is not the
+/// distribution's.
 pub(crate) fn inputs(
     source_digest: &str,
     config: &SourceConfig,
-    builder: &Stage,
+    (builder, kernel): (&Stage, Option<&Stage>),
     release: &str,
+    signer: Option<&Signer>,
 ) -> Inputs {
-    Inputs::default()
+    let mut inputs = Inputs::default()
         .with("VexFS source tree", source_digest)
         .with("builder", builder.inputs.key())
         .with("kernel", release)
         .with("command", config.build.join(" "))
         .with("produced file", &*config.produced)
         .with("installed files", tree_files::words(config))
-        .with("how", format!("{} {BUILD}", builder::ENTER))
+        .with("how", format!("{} {BUILD}", builder::ENTER));
+    if let Some(kernel) = kernel {
+        inputs = inputs.with("compiled kernel", kernel.inputs.key());
+    }
+    if let Some(signer) = signer {
+        inputs = inputs.with("signed for", signer.digest());
+    }
+    inputs
 }
 
 /// Makes it; the entry has [`MODULE`] and [`MODULE_DEBUG`].
@@ -47,26 +59,39 @@ pub(crate) async fn make(
     site: &Site<'_>,
     stage: &Stage,
     (source, config): (&Path, &SourceConfig),
-    builder: &Entry,
-    release: &str,
+    room: builder::Room<'_>,
+    signer: Option<&Signer>,
 ) -> Result<Entry, BuildError> {
     site.stage(stage, async |result| {
-        kernel_config::check(source, &builder.dir.join("root"), release)?;
-        let work = site.scratch(STAGE)?;
+        let release = room.release;
+        kernel_config::check(source, &room.headers().join(".config"), release)?;
+        let work = site.scratch(stage.name)?;
         let build = work.path().join("build");
         tree::copy(source, &build.join("src")).map_err(BuildError::io("copy", source))?;
-        let command = builder::enter(builder, &build, release)
+        let command = room
+            .enter(site, &build)?
             .arg(format!("PRODUCED={}", config.produced))
             .arg(format!("INSTALL={}", tree_files::words(config)))
             .args(["sh", "-euc", BUILD, "sh"])
             .args(&config.build);
-        let log = site.log(STAGE);
-        site.step(STAGE, command)
+        let log = site.log(stage.name);
+        site.step(stage.name, command)
             .await
             .map_err(|error| source_error(error, source, config, &log))?;
-        for (from, to) in [("module.ko", MODULE), ("debug.ko", MODULE_DEBUG)] {
+        builder::tell_cache(site, stage.name, &build);
+        let sign = build.join("sign");
+        fs::create_dir(&sign).map_err(BuildError::io("make", &sign))?;
+        let files = [("module.ko", MODULE), ("debug.ko", MODULE_DEBUG)];
+        for (from, to) in files {
             let from = build.join(from);
-            fs::copy(&from, result.join(to)).map_err(BuildError::io("copy", from))?;
+            fs::copy(&from, sign.join(to)).map_err(BuildError::io("copy", from))?;
+        }
+        if let Some(signer) = signer {
+            room.sign(site, stage.name, &build, signer).await?;
+        }
+        for (_, name) in files {
+            let from = sign.join(name);
+            fs::copy(&from, result.join(name)).map_err(BuildError::io("copy", from))?;
         }
         tree_files::take(&build.join("install"), config, &result)?;
         let module = result.join(MODULE);
@@ -76,9 +101,22 @@ pub(crate) async fn make(
             source_tree: source.to_owned(),
             first_error,
             log,
-        })
+        })?;
+        match signer {
+            Some(_) if !is_signed(&bytes) => Err(BuildError::BadRequest {
+                field: "--module-key",
+                value: file_name(config),
+                remedy: "the kernel's sign-file left no signature on the module".into(),
+            }),
+            _ => Ok(()),
+        }
     })
     .await
+}
+
+/// Whether a module has a signature at its end (`MODULE_SIG_STRING` of include/linux/module_signature.h).
+fn is_signed(module: &[u8]) -> bool {
+    module.ends_with(b"~Module signature appended~\n")
 }
 
 /// A failed build of the tree, by the compiler's first error.

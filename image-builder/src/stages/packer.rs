@@ -384,6 +384,7 @@ mod tests {
             unmasked_units: vec![],
             debug_module: false,
             sources: false,
+            lockdown: false,
         }
     }
 

@@ -26,6 +26,9 @@ const FILES: &[(&str, &str)] = &[
 /// Folder with files that are laid over the root: below [`PROVISION`] those of every image, below
 /// a variant's home its own.
 const OVERLAY: &str = "files";
+/// The module for the second kernel, and the release of that, as 10-module.sh knows them.
+const SECOND_MODULE: &str = "second-module.ko";
+const SECOND_KERNEL: &str = "second-kernel";
 /// Time of the files the build itself brings: the same for everybody.
 const FILE_TIME: &str = "@1700000000";
 
@@ -44,6 +47,8 @@ pub(crate) struct Payload<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Made<'a> {
     pub(crate) module: &'a Entry,
+    /// The module for a second kernel, and that kernel's release.
+    pub(crate) second_module: Option<(&'a Entry, &'a str)>,
     pub(crate) programs: &'a Entry,
     /// For variants with sources.
     pub(crate) vexctl_source: Option<&'a Entry>,
@@ -156,6 +161,12 @@ impl<'a> Payload<'a> {
             fs::copy(&from, &target)
                 .and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(0o644)))
                 .map_err(BuildError::io("copy", from))?;
+        }
+        if let Some((entry, release)) = made.second_module {
+            let from = entry.dir.join(module::shipped(self.variant.debug_module));
+            fs::copy(&from, to.join(SECOND_MODULE)).map_err(BuildError::io("copy", from))?;
+            let name = to.join(SECOND_KERNEL);
+            fs::write(&name, format!("{release}\n")).map_err(BuildError::io("write", name))?;
         }
         let overlay = work.join("overlay");
         fs::create_dir_all(&overlay).map_err(BuildError::io("make", &overlay))?;

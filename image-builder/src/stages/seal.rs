@@ -1,5 +1,6 @@
 //! The seal: the finished disk, its compressed form, manifest and checksums, put in place at once.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -8,14 +9,16 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use crate::evidence::{self, Ingredients, Record};
 use crate::image::{self, MANIFEST};
 use crate::run::Site;
-use crate::stages::{module, packer};
+use crate::stages::{formats, module, packer};
 use crate::store::Entry;
-use crate::{BuildError, FileRecord, Image, Manifest, sparse};
+use crate::{BuildError, FileRecord, Format, Image, Manifest, sparse};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "seal";
 /// zstd(1) options: of a 300 MB disk on two cores, -12 takes 12 s for 5 % less than -9's 5 s.
 pub(crate) const COMPRESSION: &[&str] = &["-9", "--long=27", "-T0", "-q"];
+/// The harness's verdict on the disk.
+pub(crate) const VERDICT: &str = "verdict.json";
 /// Checksums for `sha256sum -c`.
 pub(crate) const SUMS: &str = "SHA256SUMS";
 
@@ -30,6 +33,7 @@ pub(crate) async fn seal(
     dir: &Path,
     (packed, built): (&Entry, &Entry),
     mut manifest: Manifest,
+    forms: &BTreeSet<Format>,
     ingredients: &Ingredients,
 ) -> Result<Image, BuildError> {
     let images = dir.parent().unwrap_or(dir);
@@ -62,6 +66,20 @@ pub(crate) async fn seal(
         fs::write(new.join(name), text).map_err(BuildError::io("write", new.join(name)))
     };
     let name = manifest.disk.name.trim_end_matches(".qcow2").to_owned();
+    for &form in forms.iter().filter(|form| **form != Format::Qcow2) {
+        let file = new.join(format!("{name}{}", form.suffix()));
+        let from = formats::From {
+            disk: &disk,
+            key: &manifest.key,
+            epoch: manifest.source_date_epoch,
+            name: &name,
+            version: &manifest.vexfs_version,
+        };
+        formats::make(site, STAGE, form, from, &file).await?;
+        let mut record = record(&file).await?;
+        record.virtual_bytes = virtual_bytes.filter(|_| form.is_disk());
+        manifest.formats.insert(form, record);
+    }
     let record = Record {
         name: &name,
         manifest: &manifest,
@@ -77,10 +95,24 @@ pub(crate) async fn seal(
         sums += &line(&crate::key::digest(text), name);
     }
     write(SUMS, &sums)?;
+    keep_verdict(dir, &new, &manifest)?;
     publish(&new, dir)?;
     let image = Image::read(dir.to_owned())?;
     image.remember();
     Ok(image)
+}
+
+/// A verdict is about the disk: with the same disk it stays, whatever else is beside it now.
+fn keep_verdict(old: &Path, new: &Path, manifest: &Manifest) -> Result<(), BuildError> {
+    let (from, to) = (old.join(VERDICT), new.join(VERDICT));
+    let same = Image::read(old.to_owned())
+        .is_ok_and(|image| image.manifest.disk.sha256 == manifest.disk.sha256);
+    if !same || !from.is_file() {
+        return Ok(());
+    }
+    fs::copy(&from, &to)
+        .map(drop)
+        .map_err(BuildError::io("copy", from))
 }
 
 /// Size and digest of a file, worked out beside what else is going on.
@@ -129,6 +161,7 @@ fn sums(manifest: &Manifest) -> String {
     [&manifest.disk, &manifest.compressed]
         .into_iter()
         .chain(&manifest.module.debug)
+        .chain(manifest.formats.values())
         .map(|file| line(&file.sha256, &file.name))
         .collect()
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::run::Site;
-use crate::stages::{builder, module, programs};
+use crate::stages::{builder, linux, module, programs};
 use crate::store::Entry;
 use crate::{BuildError, Image, Progress, SourceConfig, host, kernel_config, key, run, tree};
 
@@ -205,7 +205,15 @@ impl Workshop {
         let config = self.config()?;
         let root = self.builder(&site, &config).await?;
         let release = &self.image.manifest.kernel.release;
-        kernel_config::check(&self.request.source, &root.join("root"), release)?;
+        let tree = linux::tree_of_image(&site, &self.image.manifest)?;
+        let entry = Entry::borrowed(builder::STAGE, root.clone());
+        let room = builder::Room {
+            root: &entry,
+            release,
+            tree: tree.as_deref(),
+        };
+        let config_of_kernel = room.headers().join(".config");
+        kernel_config::check(&self.request.source, &config_of_kernel, release)?;
         let made_from = format!(
             "{} {} {} {}",
             root.display(),
@@ -227,15 +235,8 @@ impl Workshop {
         let build = self.home.join("build");
         let log = site.log(module::STAGE);
         run::fresh_log(&log)?;
-        let entry = Entry {
-            dir: root,
-            record: crate::StageRecord {
-                name: builder::STAGE.into(),
-                key: String::new(),
-                seconds: 0.0,
-            },
-        };
-        let command = builder::enter(&entry, &build, release)
+        let command = room
+            .enter(&site, &build)?
             .arg(format!("PRODUCED={}", config.produced))
             .arg(format!(
                 "INSTALL={}",

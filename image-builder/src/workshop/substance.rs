@@ -50,7 +50,7 @@ pub(super) fn digest(module: &[u8]) -> Result<String, String> {
             MODINFO => {
                 for string in data.split(|byte| *byte == 0) {
                     let origin = |prefix: &&str| string.starts_with(prefix.as_bytes());
-                    if !ORIGIN.iter().any(|prefix| origin(&prefix)) {
+                    if !ORIGIN.iter().any(origin) {
                         put(&[string]);
                     }
                 }

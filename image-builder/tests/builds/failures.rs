@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::lab::{Ended, Lab, Test, must};
@@ -27,7 +28,7 @@ pub const TRIALS: &[Test] = &[
 ];
 
 /// The build failed and said all of these.
-fn said(ended: &Ended, words: &[&str]) -> Result<(), String> {
+pub fn said(ended: &Ended, words: &[&str]) -> Result<(), String> {
     must(!ended.ok, || "the build did not fail".into())?;
     for word in words {
         must(ended.said.contains(word), || {
@@ -118,11 +119,18 @@ fn broken_tree() -> Result<(), String> {
 }
 
 /// A lab whose apt is the host's own.
-fn real_apt() -> Lab {
+pub fn real_apt() -> Lab {
     let lab = Lab::new();
     for tool in ["apt-get", "apt-cache"] {
         fs::remove_file(lab.path("bin").join(tool)).expect("a fake less");
     }
+    // Whatever this host's apt is told: here the time of an archive counts.
+    lab.write(
+        "bin/apt-get",
+        "#!/bin/sh\nexec /usr/bin/apt-get -o Acquire::Check-Valid-Until=true \"$@\"\n",
+    );
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(lab.path("bin/apt-get"), executable).expect("a mode");
     lab
 }
 

@@ -36,7 +36,7 @@ apt-get)
         for package; do
             case $package in
             *=* | /* | -* | \?* | install) ;;
-            *) echo "'http://m/$package.deb' ${package}_$(cat "$FAKES/state")_amd64.deb 4 SHA256:0123456789abcdef" ;;
+            *) echo "'http://m/$package.deb' ${package}_$(cat "$FAKES/state")_amd64.deb 4 SHA256:dae45e9c4c5641b0e8a58b6c3f0de0dd946b9ac47502cc45ef451f3119ebacd7" ;;
             esac
         done
         ;;
@@ -58,8 +58,14 @@ apt-config)
     ;;
 apt-cache) printf 'Package: %s\nDepends: linux-image-%s (= 6.1.1-1)\n' "$last" "$release" ;;
 dpkg-deb)
+    if [ "$1" = --build ]; then
+        # --build --root-owner-group -Znone ROOT FILE
+        cp "$4/boot/vmlinuz" "$5"
+        exit
+    fi
     # -x FILE ROOT
-    mkdir -p "$3"
+    mkdir -p "$3/usr/src/linux-headers-$release"
+    echo "CONFIG_BLOCK=y" >"$3/usr/src/linux-headers-$release/.config"
     ;;
 mmdebstrap)
     [ "${1:-}" != --version ] || { echo "mmdebstrap 1.3.5"; exit; }
@@ -72,6 +78,9 @@ mmdebstrap)
     echo temporary >"$root/etc/for the build"
     find "$root" -exec touch --no-dereference --date=@1700000000 {} +
     printf 'epoch\t1700000000\nlibc6\t2.36\tamd64\n' >/proc/self/fd/98
+    files=$(printf '%s\n' "$@" | sed -n "s,^--setup-hook=[^']*'\([^']*/files\)[/.]*'.*,\1,p")
+    cp "$files/boot/grub/grub.cfg" "$FAKES/grub.cfg"
+    echo "kernel: $VEXFS_KERNEL" >>"$FAKES/calls"
     E2FSPROGS_FAKE_TIME=1700000000 /sbin/mke2fs -q -t ext4 -d "$root" -U 01234567-89ab-8cde-8f01-23456789abcd \
         -E hash_seed=01234567-89ab-8cde-8f01-23456789abcd,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0 \
         /proc/self/fd/99
@@ -80,18 +89,48 @@ mmdebstrap)
 unshare)
     # mmdebstrap's private mounts: here it is only another program. The builder root comes otherwise.
     [ "$2" != --propagation=private ] || { shift 2; exec "$@"; }
+    [ ! -e "$FAKES/fail-module" ] || { cat "$FAKES/fail-module" >&2; exit 1; }
     # …options sh -euc ENTER sh ROOT BUILD /usr/bin/env -i NAME=VALUE… sh -euc SCRIPT sh make vm-build
     while [ "$1" != /usr/bin/env ]; do
         build=$1
         shift
     done
+    kver=$(value KVER "$@")
+    case $* in
+    *scripts/sign-file*)
+        [ -s "$SIGNING_KEY" ]
+        find "$build/sign/" -name '*.ko' | while read -r module; do
+            printf '~Module signature appended~\n' >>"$module"
+        done
+        exit
+        ;;
+    *localmodconfig*)
+        mkdir "$build/linux"
+        cp "$build/distribution.config" "$build/trimmed.config"
+        exit
+        ;;
+    *settled.config*)
+        # Every option is had, but for one that the test names.
+        lacks=$(cat "$FAKES/kernel-lacks" 2>/dev/null || echo nothing)
+        grep -v "$lacks" "$build/merged.config" >"$build/settled.config"
+        exit
+        ;;
+    *bzImage*)
+        mkdir -p "$build/tree" "$build/root/boot"
+        cp "$build/merged.config" "$build/tree/.config"
+        echo "kernel $kver" >"$build/root/boot/vmlinuz"
+        printf 'cache_miss\ndirect_cache_hit\n' >"$build/ccache-stats"
+        exit
+        ;;
+    *touch*) exit ;;
+    esac
     cat "$build/src/super.c"
     if grep -q BROKEN "$build/src/super.c"; then
         echo "/build/src/super.c:1:1: error: unknown type name 'BROKEN'"
         echo "make: *** [vm-build] Error 2"
         exit 2
     fi
-    printf 'ELF\0version=1.0.0\0vermagic=%s SMP\0' "$release" >"$build/module.ko"
+    printf 'ELF\0version=1.0.0\0vermagic=%s SMP\0' "$kver" >"$build/module.ko"
     cp "$build/module.ko" "$build/debug.ko"
     ;;
 cargo)

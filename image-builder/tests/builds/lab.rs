@@ -69,6 +69,17 @@ impl Ended {
             .collect()
     }
 
+    /// What was told beside the stages.
+    pub fn notes(&self) -> Vec<&str> {
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                BuildEvent::Note { text } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Why a stage ran.
     pub fn why(&self, name: &str) -> Option<&str> {
         self.events.iter().find_map(|event| match event {

@@ -2,9 +2,14 @@
 //! behind, and what is said when something fails. Each build is a process of its own, since it needs
 //! an environment of its own and some are killed.
 
+mod archive;
 mod evidence;
 mod failures;
+mod faults;
+mod formats;
+mod kernel;
 mod lab;
+mod mirrors;
 mod schema;
 mod source;
 mod stages;
@@ -21,6 +26,10 @@ fn main() {
         stages::TRIALS,
         evidence::TRIALS,
         failures::TRIALS,
+        faults::TRIALS,
+        formats::TRIALS,
+        mirrors::TRIALS,
+        kernel::TRIALS,
         source::TRIALS,
         template::TRIALS,
     ]

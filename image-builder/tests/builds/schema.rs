@@ -77,7 +77,7 @@ fn is(name: &str, value: &Value) -> bool {
     }
 }
 
-/// The patterns of the schema, by what they mean: a regular expression engine for four of them
+/// The patterns of the schema, by what they mean: a regular expression engine for five of them
 /// would be a dependency for nothing.
 fn fits(pattern: &str, text: &str) -> bool {
     let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
@@ -86,6 +86,9 @@ fn fits(pattern: &str, text: &str) -> bool {
         "^[^/]+$" => !text.is_empty() && !text.contains('/'),
         "^[a-z][a-z0-9-]*$" => text.starts_with(|c: char| c.is_ascii_lowercase()),
         "^[0-9]+\\.[0-9]+\\.[0-9]+" => text.split('.').count() >= 3,
+        "^(off|signed|trusted|enforced)$" => {
+            ["off", "signed", "trusted", "enforced"].contains(&text)
+        }
         other => panic!("the schema has a pattern {other}"),
     }
 }

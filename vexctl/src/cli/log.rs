@@ -50,3 +50,28 @@ fn timestamp() -> u64 {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_gets_what_the_level_lets_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            log_level: LogLevel::Warn,
+            log_file: Some(dir.path().join("log")),
+            ..Config::default()
+        };
+        let written = || std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        let log = Log::new(&config, false, false);
+        log.say(LogLevel::Info, "mounted");
+        assert_eq!(written(), "");
+        log.say(LogLevel::Error, "failed");
+        assert!(written().ends_with(" Error: failed\n"), "{}", written());
+        // -v and -q move the level.
+        Log::new(&config, false, true).say(LogLevel::Warn, "odd");
+        Log::new(&config, true, false).say(LogLevel::Debug, "why");
+        assert!(!written().contains("odd") && written().ends_with(" Debug: why\n"));
+    }
+}

@@ -36,6 +36,47 @@ fn read_super(file: &File, block: u64) -> Option<SuperBlock> {
     (sb.magic == MAGIC && check_super(&sb).is_ok()).then_some(sb)
 }
 
+/// Blocks read at once when a spare superblock is looked for.
+const WINDOW: u64 = 256;
+
+/// The spare superblock: the last block of a file system that may be smaller than its device, so all
+/// of it is looked through, from the end. An older file system may have left one too, but block 1 is
+/// not of its family.
+fn find_spare(file: &File, blocks: u64) -> Option<SuperBlock> {
+    let mut second_best = None;
+    let mut data = vec![0; WINDOW as usize * BLOCK_SIZE];
+    let mut end = blocks;
+    while end > 0 {
+        let first = end.saturating_sub(WINDOW);
+        let part = &mut data[..(end - first) as usize * BLOCK_SIZE];
+        if file.read_exact_at(part, first << BLOCK_BITS).is_ok() {
+            for (number, bytes) in part.chunks_exact(BLOCK_SIZE).enumerate().rev() {
+                if bytes[SUPER_OFFSET..SUPER_OFFSET + MAGIC.len()] != MAGIC {
+                    continue;
+                }
+                let block = first + number as u64;
+                let found = read_super(file, block).filter(|sb| sb.blocks.get() == block + 1);
+                match found {
+                    Some(sb) if is_family(file, &sb) => return Some(sb),
+                    found => second_best = second_best.or(found),
+                }
+            }
+        }
+        end = first;
+    }
+    second_best
+}
+
+/// Whether the first group block has this file system's checksum.
+fn is_family(file: &File, sb: &SuperBlock) -> bool {
+    let mut data = vec![0; BLOCK_SIZE];
+    let seed = checksum::seed(&sb.uuid);
+    file.read_exact_at(&mut data, BLOCK_SIZE as u64).is_ok()
+        && Header::read_from_prefix(&data).is_ok_and(|(header, _)| {
+            header.checksum.get() == checksum::record(seed, &data, HEADER_CHECKSUM)
+        })
+}
+
 impl Disk {
     /// Opens a device; for writing it must not be mounted.
     ///
@@ -50,13 +91,8 @@ impl Disk {
         let blocks = device_size(&file).map_err(device)? >> BLOCK_BITS;
         let first = read_super(&file, 0);
         let from_spare = first.is_none();
-        let spare = |end: u64| {
-            (0..64)
-                .filter_map(|back| read_super(&file, end.checked_sub(back + 1)?))
-                .next()
-        };
         let sb = first
-            .or_else(|| spare(blocks))
+            .or_else(|| find_spare(&file, blocks))
             .ok_or(Flaw::NoFileSystem(path.into()))?;
         Ok(Self {
             path: path.into(),

@@ -142,8 +142,11 @@ impl Check {
         if let Some(known) = self.known.get_mut(&ino) {
             known.names = 1;
         }
-        if let Some(known) = self.known.get_mut(&dir) {
-            known.subdirectories += u32::from(is_dir);
+        if let Some(known) = self.known.get_mut(&dir).filter(|_| is_dir) {
+            known.subdirectories += 1;
+            known.links += 1;
+            let links = known.links;
+            self.edit(dir, |inode| inode.links = links.into());
         }
         Ok(true)
     }
@@ -167,7 +170,7 @@ impl Check {
         if inode.extent_level.get() != 0 {
             return Ok(None);
         }
-        let last = count.checked_sub(1).map(|last| inode.root[last].clone());
+        let last = count.checked_sub(1).map(|last| inode.root[last]);
         let Some(block) = self.take_block() else {
             return Ok(None);
         };
@@ -217,27 +220,27 @@ impl Check {
     fn free_number(&mut self) -> Result<Option<u32>, Flaw> {
         for number in 0..self.groups {
             let first = number * self.group_inodes + 1;
-            let Some(group) = self.groups_read[number as usize].clone() else {
-                continue;
-            };
-            let ready = group.inodes_ready.get();
-            let free = (first.max(FIRST_INO)..first + self.group_inodes)
+            let numbers = first.max(FIRST_INO)..first + self.group_inodes;
+            let free = numbers
+                .into_iter()
                 .find(|ino| !self.known.contains_key(ino));
             let Some(ino) = free else { continue };
-            let (index, mut group) = (ino - first, group);
-            if index >= ready {
-                let table = group_block(number) + 1 + u64::from(ready / INODES_PER_BLOCK);
+            let index = ino - first;
+            if index >= self.ready(number) {
+                let table = group_block(number) + 1 + u64::from(index / INODES_PER_BLOCK);
                 self.disk.write(table, vec![0; BLOCK_SIZE]);
-                group.inodes_ready = (ready + INODES_PER_BLOCK).into();
             }
-            let (byte, bit) = ((index / 8) as usize, index % 8);
-            if group.inode_map[byte] >> bit & 1 == 0 {
-                group.inode_map[byte] |= 1 << bit;
-                group.free_inodes = group.free_inodes.get().saturating_sub(1).into();
-            }
-            group.directories = (group.directories.get() + 1).into();
-            self.groups_read[number as usize] = Some(group);
             self.touched.insert(number);
+            if let Some(group) = &mut self.groups_read[number as usize] {
+                let ready = (index + 1).next_multiple_of(INODES_PER_BLOCK);
+                group.inodes_ready = group.inodes_ready.get().max(ready).into();
+                let (byte, bit) = ((index / 8) as usize, index % 8);
+                if group.inode_map[byte] >> bit & 1 == 0 {
+                    group.inode_map[byte] |= 1 << bit;
+                    group.free_inodes = group.free_inodes.get().saturating_sub(1).into();
+                }
+                group.directories = (group.directories.get() + 1).into();
+            }
             return Ok(Some(ino));
         }
         Ok(None)

@@ -319,6 +319,24 @@ fn random_damage_never_panics() {
 }
 
 #[test]
+fn the_spare_superblock_is_found_on_a_larger_device() {
+    // With an older file system's spare superblock at the device's end.
+    let victim = Victim::new();
+    let mut older = victim.opened().sb;
+    older.uuid = [7; 16];
+    older.blocks = 65_536.into();
+    older.groups = 3.into();
+    seal_super(&mut older);
+    victim.disk().set_len(65_536 << BLOCK_BITS).unwrap();
+    let at = (65_535 << BLOCK_BITS) + SUPER_OFFSET as u64;
+    victim.disk().write_all_at(older.as_bytes(), at).unwrap();
+    victim.disk().write_all_at(&[0; 4096], 0).unwrap();
+    assert_eq!(victim.kinds(), ["superblock"]);
+    assert_eq!(check(victim.file.path(), true).unwrap().exit_code(), 1);
+    assert_eq!(victim.kinds(), [""; 0]);
+}
+
+#[test]
 fn nothing_at_all_is_no_file_system() {
     let victim = Victim::new();
     victim.disk().write_all_at(&[0; 4096], 0).unwrap();

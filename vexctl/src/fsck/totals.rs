@@ -35,26 +35,33 @@ impl Check {
             (0..FIRST_INO - 1).for_each(|bit| set(&mut group.inode_map, bit as usize));
         }
         let first = number * self.group_inodes + 1;
-        let (mut directories, mut orphans, mut vectors, mut last) = (0, 0, 0, 0);
+        let (mut directories, mut orphans, mut vectors) = (0, 0, 0);
         for (ino, known) in self.known.range(first..first + self.group_inodes) {
             set(&mut group.inode_map, (ino - first) as usize);
             directories += u32::from(known.is_dir());
             orphans += u32::from(known.orphan);
             vectors += u32::from(known.vector);
-            last = ino - first + 1;
         }
-        let ready = self.groups_read[number as usize]
-            .as_ref()
-            .map(|g| g.inodes_ready.get());
-        let least = if number == 0 { INODES_PER_BLOCK } else { 0 };
-        let ready = ready.unwrap_or_else(|| last.next_multiple_of(INODES_PER_BLOCK).max(least));
-        group.inodes_ready = ready.into();
+        group.inodes_ready = self.ready(number).into();
         group.directories = directories.into();
         group.orphans = orphans.into();
         group.vectors = vectors.into();
         group.free_blocks = clear_bits(&group.block_map).into();
         group.free_inodes = clear_bits(&group.inode_map).into();
         group
+    }
+
+    /// How many inodes of a group have a written place in the table; of a group whose block is
+    /// damaged, as many as are in use.
+    pub(super) fn ready(&self, number: u32) -> u32 {
+        if let Some(group) = &self.groups_read[number as usize] {
+            return group.inodes_ready.get();
+        }
+        let first = number * self.group_inodes + 1;
+        let mut used = self.known.range(first..first + self.group_inodes);
+        let last = used.next_back().map_or(0, |(ino, _)| ino - first + 1);
+        let least = if number == 0 { INODES_PER_BLOCK } else { 0 };
+        last.next_multiple_of(INODES_PER_BLOCK).max(least)
     }
 
     /// Compares, and mends, every group block.

@@ -27,6 +27,9 @@ pub struct Args {
     /// Without the credential that makes the agent listen
     #[arg(long)]
     uninvited: bool,
+    /// The image's second kernel (build --kernel both)
+    #[arg(long)]
+    second_kernel: bool,
 }
 
 /// Boots an overlay of the image and shows the console; nothing of it is kept but the log.
@@ -46,6 +49,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         memory_mib: args.memory,
         firmware: args.firmware,
         invite: !args.uninvited,
+        second_kernel: args.second_kernel,
         ..MachineSpec::new("boot", image.disk.clone(), &logs)
     })
     .await?;

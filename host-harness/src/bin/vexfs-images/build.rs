@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::builder::PossibleValuesParser;
+use futures_util::StreamExt;
 use host_harness::event::Event;
 use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
-use image_builder::{BuildError, BuildEvent, BuildRequest, Image, SourceChecks};
+use image_builder::{
+    BuildError, BuildEvent, BuildRequest, Format, Image, KernelChoice, ModuleSigning, SourceChecks,
+};
 
 use crate::options::{Machines, Place, Usage};
 use crate::validate::{self, Again};
@@ -26,6 +29,20 @@ pub struct What {
     /// Kernel series
     #[arg(long, default_value = "6.1", value_parser = PossibleValuesParser::new(["6.1", "6.12"]))]
     pub kernel_version: String,
+    /// Which kernel: the distribution's, one compiled from its source (presets in provision/kernel:
+    /// plain, debug), or the first with the second beside it
+    #[arg(
+        long,
+        default_value = "distribution",
+        value_name = "distribution|source[:PRESET]|both[:PRESET]"
+    )]
+    pub kernel: KernelChoice,
+    /// Sign modules with this private key (PEM); it is copied nowhere
+    #[arg(long, value_name = "FILE", requires = "module_cert")]
+    pub module_key: Option<PathBuf>,
+    /// Its certificate (PEM); a kernel compiled from source trusts it
+    #[arg(long, value_name = "FILE", requires = "module_key")]
+    pub module_cert: Option<PathBuf>,
     /// VexFS source: a folder, a tarball, or a tag or commit of a git repository [default: the
     /// tree in the checkout]
     #[arg(long, value_name = "DIR|TARBALL|URL@REVISION")]
@@ -45,6 +62,26 @@ pub struct What {
     /// Debian mirror to build from [default: what the host's apt uses]
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
+    /// Build from the archive's state of a date: 2024-01-31, or 20240131T120000Z
+    #[arg(long, value_name = "DATE", conflicts_with = "mirror")]
+    pub snapshot_date: Option<String>,
+    /// Archive of past states: {date} stands for the date, {archive} for debian and debian-security
+    /// [default: Debian's own, snapshot.debian.org]
+    #[arg(long, value_name = "URL", requires = "snapshot_date")]
+    pub snapshot_mirror: Option<String>,
+    /// Keyring that the mirror is signed with [default: Debian's, from debian-archive-keyring]
+    #[arg(long, value_name = "FILE")]
+    pub keyring: Option<PathBuf>,
+    /// Forms of the image besides qcow2, separated by commas: raw, vmdk (AWS), vhd (Azure), gcp
+    /// (Google), oci (containers)
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
+    pub format: Vec<Format>,
+    /// Variants at once; see [`Args`] and `ci`.
+    #[arg(skip)]
+    pub at_once: Option<usize>,
+    /// What finished stages and downloaded packages may take on disk, like 16G
+    #[arg(long, value_name = "SIZE", env = "VEXFS_CACHE_CAP", default_value = "16G", value_parser = size)]
+    pub cache_cap: u64,
     /// Memory of the machine that is provisioned, in MiB [default: what the variant says]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
     pub memory: Option<u32>,
@@ -85,9 +122,16 @@ pub struct Args {
     machines: Machines,
     #[command(flatten)]
     again: Revalidate,
+    /// Variants that are built side by side [default, also without N: as many as processors and
+    /// memory allow]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0")]
+    parallel: Option<usize>,
     /// Do not boot and check the images afterwards
     #[arg(long)]
     no_validation: bool,
+    /// Also make the disk with the tools of the full checks, which otherwise the first of them does
+    #[arg(long)]
+    tools: bool,
 }
 
 /// Whether what has passed before is checked again.
@@ -110,7 +154,8 @@ impl Revalidate {
 }
 
 /// Builds, then validates (quick).
-pub async fn run(args: Args) -> anyhow::Result<u8> {
+pub async fn run(mut args: Args) -> anyhow::Result<u8> {
+    args.what.at_once = args.parallel;
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
@@ -123,6 +168,9 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let built = images(&layout, &host, &args.what, !args.no_validation, &reporters).await?;
     for image in &built.images {
         println!("{}", image.disk.display());
+    }
+    if args.tools {
+        validate::tools(&layout, true, &reporters).await?;
     }
     let mut code = 0;
     if args.no_validation || built.images.is_empty() {
@@ -169,7 +217,8 @@ impl Built {
     }
 }
 
-/// Builds every variant asked for; one that fails does not stop the others.
+/// Builds every variant asked for, some side by side: what is common to them is made once, and the
+/// others wait for it. One that fails does not stop the others.
 pub async fn images(
     layout: &Layout,
     host: &Host,
@@ -177,8 +226,9 @@ pub async fn images(
     validation: bool,
     reporters: &SharedReporters,
 ) -> anyhow::Result<Built> {
-    let mut built = Built::default();
-    for variant in variants(layout, &what.variants)? {
+    let variants = variants(layout, &what.variants)?;
+    let at_once = at_once(what, variants.len());
+    let one = |variant: String| async move {
         let request = request(layout, host, what, &variant, validation);
         let progress = |step: &BuildEvent| {
             reporters.emit(&Event::Build {
@@ -193,12 +243,52 @@ pub async fn images(
             }
             Ok(image)
         };
-        match made.await {
+        let made = made.await;
+        if let Err(error) = &made {
+            // Not only in the end: the others may take long.
+            let text = format!("not built: {error}");
+            progress(&BuildEvent::Note { text });
+        }
+        (variant, made)
+    };
+    let mut built = Built::default();
+    let results: Vec<_> = futures_util::stream::iter(variants.into_iter().map(one))
+        .buffered(at_once)
+        .collect()
+        .await;
+    for (variant, result) in results {
+        match result {
             Ok(image) => built.images.push(image),
-            Err(error) => built.failures.push((variant.clone(), error)),
+            Err(error) => built.failures.push((variant, error)),
         }
     }
     Ok(built)
+}
+
+/// Memory that one build takes beside Packer's machine, in MiB: compilers, compression.
+const BESIDE_THE_MACHINE_MIB: u64 = 1024;
+
+/// How many variants are built side by side. The stages of one build do not keep two processors busy
+/// from beginning to end (Packer's machine mostly waits), so one build for each.
+fn at_once(what: &What, variants: usize) -> usize {
+    let asked = what.at_once.filter(|n| *n > 0);
+    let memory = u64::from(what.memory.unwrap_or(2048)) + BESIDE_THE_MACHINE_MIB;
+    let fitting = available_mib().map_or(1, |mib| mib / memory);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let sensible = processors.min(usize::try_from(fitting).unwrap_or(processors));
+    asked.unwrap_or(sensible).clamp(1, variants.max(1))
+}
+
+/// Memory that is free for us, in MiB.
+fn available_mib() -> Option<u64> {
+    use procfs::Current;
+    let available = procfs::Meminfo::current().ok()?.mem_available?;
+    Some(available >> 20)
+}
+
+/// A size like `16G`, in bytes.
+fn size(word: &str) -> Result<u64, String> {
+    image_builder::parse_size(word).ok_or_else(|| format!("`{word}` is no size like 16G"))
 }
 
 fn request(
@@ -213,6 +303,12 @@ fn request(
         variant: variant.to_owned(),
         vexfs_version: what.vexfs_version.clone(),
         kernel_version: what.kernel_version.clone(),
+        kernel: what.kernel.clone(),
+        module_signing: what
+            .module_key
+            .clone()
+            .zip(what.module_cert.clone())
+            .map(|(key, certificate)| ModuleSigning { key, certificate }),
         source: what
             .vexfs_source
             .clone()
@@ -225,7 +321,12 @@ fn request(
         },
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
+        cache_cap: what.cache_cap,
         mirror: what.mirror.clone(),
+        snapshot_date: what.snapshot_date.clone(),
+        snapshot_mirror: what.snapshot_mirror.clone(),
+        keyring: what.keyring.clone(),
+        formats: what.format.iter().copied().collect(),
         image_security_mirror: what
             .image_mirror
             .as_ref()

@@ -51,6 +51,8 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     if let Some(tag) = std::env::var("CI_TAG").ok().filter(|tag| !tag.is_empty()) {
         args.what.vexfs_version = build::version(&tag).map_err(options::Usage)?;
     }
+    // What is said of the checks goes for the builds too.
+    args.what.at_once = args.which.parallel;
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
     let begin = Instant::now();

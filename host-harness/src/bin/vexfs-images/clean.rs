@@ -1,28 +1,31 @@
 //! `vexfs-images clean`
 
-use anyhow::Context;
 use host_harness::snapshot::{DEFAULT_CAP, Store};
 
-use crate::options::{Place, Usage};
+use crate::options::Place;
 
 /// Options of `clean`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     place: Place,
-    /// Remove the frozen machines that no process uses
+    /// Remove the frozen machines that no process uses, and nothing else
     #[arg(long)]
     snapshots: bool,
-    /// Remove every cache: snapshots, build stages, downloaded packages
-    #[arg(long)]
+    /// Empty every cache: stages, downloaded packages, builder root, snapshots, what is remembered of
+    /// tools
+    #[arg(long, conflicts_with = "snapshots")]
     all: bool,
 }
 
-/// Removes caches; images, reports and logs stay.
-pub fn run(args: &Args) -> anyhow::Result<u8> {
+/// Removes finished stages and downloaded packages, or what the options say; images, reports and logs
+/// stay.
+pub async fn run(args: &Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     if !args.snapshots && !args.all {
-        return Err(Usage("say what to remove: --snapshots or --all".to_owned()).into());
+        let freed = image_builder::clean_stages(&layout.cache)?;
+        println!("stages and packages: {} MiB freed", freed >> 20);
+        return Ok(0);
     }
     let store = Store::open(layout.snapshots(), DEFAULT_CAP)?;
     let freed = store.clean()?;
@@ -31,10 +34,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     if kept > 0 {
         anyhow::bail!("{kept} snapshots stay: some process uses them; end it and try again");
     }
-    if args.all && layout.cache.exists() {
-        std::fs::remove_dir_all(&layout.cache)
-            .with_context(|| format!("cannot empty {}", layout.cache.display()))?;
-        println!("{}: removed", layout.cache.display());
+    if args.all {
+        image_builder::empty_cache(&layout.cache).await?;
+        println!("{}: empty", layout.cache.display());
     }
     Ok(0)
 }

@@ -1,8 +1,9 @@
 //! `vexfs-images`: builds VexFS images, boots them, and says from evidence whether they work.
 //!
 //! One file per subcommand. Exit codes: 0 all is well, 1 something checked does not hold, 2 the
-//! command line or its input is wrong, 75 the host could not do its part, 130 or 143 interrupted.
+//! command line or its input is wrong, 3 `try` had nothing to test, 75 the host could not do its part, 130 or 143 interrupted.
 
+mod bisect;
 mod boot;
 mod build;
 mod ci;
@@ -21,6 +22,7 @@ mod shell;
 mod size;
 mod ssh;
 mod summary;
+mod tryout;
 mod validate;
 mod verify;
 
@@ -55,6 +57,10 @@ enum Command {
     Reopen(reopen::Args),
     /// Run the check of a dossier again, the same way
     Rerun(rerun::Args),
+    /// Build a tree's module and try it in a fork of an image: seconds from an edit to a verdict
+    Try(tryout::Args),
+    /// Find the commit of a tree that broke a check
+    Bisect(bisect::Args),
     /// Compare the file trees of two images: exit code 0 the same, 1 different, 2 cannot tell
     Diff(diff::Args),
     /// Hold everything beside an image against everything else: digests, documents, signature
@@ -72,7 +78,7 @@ enum Command {
     /// What this host offers, and what is missing with the command that mends it
     Doctor(doctor::Args),
     /// Build, validate, report, bundle and publish, as continuous integration does
-    Ci(ci::Args),
+    Ci(Box<ci::Args>),
 }
 
 fn main() -> ExitCode {
@@ -134,14 +140,16 @@ async fn run(command: Command) -> anyhow::Result<u8> {
         Command::Ssh(args) => ssh::run(args).await,
         Command::Reopen(args) => reopen::run(args).await,
         Command::Rerun(args) => rerun::run(args).await,
+        Command::Try(args) => tryout::run(args).await,
+        Command::Bisect(args) => bisect::run(args).await,
         Command::Diff(args) => diff::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Size(args) => size::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Perf(args) => perf::run(args).await,
         Command::List(args) => list::run(&args),
-        Command::Clean(args) => clean::run(&args),
+        Command::Clean(args) => clean::run(&args).await,
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Ci(args) => ci::run(args).await,
+        Command::Ci(args) => ci::run(*args).await,
     }
 }

@@ -11,6 +11,7 @@ use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::layout::Layout;
 use host_harness::machine::{Firmware, Machine, MachineSpec, VsockBackend, accel};
+use host_harness::tryout::TryoutError;
 use image_builder::{BuildError, Image};
 
 /// The most a single request of an interactive command may take.
@@ -123,6 +124,10 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                 )
             )
             || matches!(cause.downcast_ref(), Some(DossierError::Unusable { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(TryoutError::Unfit { .. } | TryoutError::Signed { .. })
+            )
     });
     if bad_input { 2 } else { 75 }
 }

@@ -44,13 +44,14 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         let Broken { point, script, .. } = broken;
         eprintln!("broken on purpose at `{point}`, as before: {script}");
     }
-    let setup = Setup {
+    let mut setup = Setup {
         layout: found,
         host,
         image,
         tools: facts.tools.clone(),
         boot_deadline: Duration::from_secs_f64(facts.boot_deadline_s.clamp(1.0, 3600.0)),
         agent_deadline: FIRST_ANSWER,
+        second_kernel: facts.machines.iter().any(|m| m.spec.second_kernel),
         breaks: facts.breaks.iter().map(broken).collect(),
         dossiers: Policy::from_env().map_err(Usage)?,
         seed: Some(facts.seed),
@@ -64,7 +65,17 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         jobs: 1,
         retries: 0,
     };
-    let results = runner::run(&Arc::new(setup), &[check], manner, &reporters).await;
+    let subject = dossier.subject().map(Arc::new);
+    if let Some(subject) = &subject {
+        eprintln!(
+            "with the module that was tried, SHA-256 {}",
+            &subject.sha256
+        );
+        // Its tree may say other things than the image's.
+        setup.image.manifest.source.config = dossier.manifest()?.source.config;
+    }
+    let (setup, subject) = (Arc::new(setup), subject.as_ref());
+    let results = runner::run_of(&setup, &[check], manner, &reporters, subject).await;
     let before = match facts.outcome.title.as_str() {
         "" => &facts.outcome.kind,
         title => title,

@@ -76,6 +76,13 @@ impl Summary {
                     m.variant, m.vexfs_version, m.kernel.release
                 ),
             );
+            if let Some(second) = &m.second_kernel {
+                line("", format!("and beside it kernel {}", second.release));
+            }
+            line(
+                "signing",
+                format!("of modules {}: {}", m.signing.state, m.signing.reason),
+            );
             line(
                 "size",
                 format!(

@@ -52,6 +52,9 @@ pub struct Which {
     /// Every check leaves a dossier with its disks and its machine, passed ones too; the same as --keep passed
     #[arg(long, conflicts_with = "keep")]
     pub no_cleanup: bool,
+    /// Check the images' second kernel (build --kernel both)
+    #[arg(long)]
+    pub second_kernel: bool,
     /// Which checks leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
     #[arg(long, value_enum, value_name = "passed|failed|none")]
     pub keep: Option<Keep>,
@@ -215,6 +218,12 @@ pub async fn judge(
     for image in images {
         let dir = image.dir.clone();
         let variant = image.manifest.variant.clone();
+        if which.second_kernel && image.manifest.second_kernel.is_none() {
+            return Err(Usage(format!(
+                "image {variant} has no second kernel: build it with --kernel both"
+            ))
+            .into());
+        }
         let setup = Setup {
             layout: layout.clone(),
             host: host.clone(),
@@ -226,6 +235,7 @@ pub async fn judge(
             agent_deadline: which
                 .agent_timeout
                 .map_or(FIRST_ANSWER, Duration::from_secs),
+            second_kernel: which.second_kernel,
             breaks: Vec::new(),
             dossiers,
             seed: None,
@@ -269,7 +279,7 @@ pub async fn judge(
 }
 
 /// The disk with the tools that checks bring along; those of the full tier bring more.
-async fn tools(
+pub async fn tools(
     layout: &Layout,
     full: bool,
     reporters: &SharedReporters,

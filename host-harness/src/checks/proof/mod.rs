@@ -11,7 +11,7 @@ mod power;
 mod search;
 mod suites;
 
-pub use damage::{fsck_damage, metadata_fuzz};
+pub use damage::{DAMAGED, fsck_damage, metadata_fuzz};
 pub use load::{fio_modes, stress_filesystem};
 pub use power::power_cut;
 pub use search::search_exact;

@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::agent::{Chunk, ExecSpec};
+use crate::agent::{Chunk, ExecSpec, Session};
 use crate::lab::{Failure, Guest, Lab, Mount, SCRATCH};
 use crate::machine::Cut;
 
 /// After so many cuts the disk gets a new file system: an old one is full of traces, a new one is full
 /// of first times.
 const LIVES: u64 = 25;
-/// Promises until the plug is pulled, at most; the hands make some hundred a second.
-const PROMISES: u32 = 150;
+/// How fast the hands work, in microseconds of rest after a step, and promises until the plug is pulled,
+/// at most. Quick hands have everything flushed all the time; slow ones leave more to lose.
+const PACES: &[(u64, u32)] = &[(0, 120), (4_000, 60), (30_000, 24)];
 /// And then a moment more, in microseconds, so that the cut falls anywhere in a step.
 const MOMENT: u64 = 30_000;
 
@@ -48,10 +49,12 @@ pub async fn power_cut(lab: &mut Lab) -> Result<(), Failure> {
             _ => guest.mount_again(lab).await?,
         };
         guest.fetch_kernel_log().await?;
-        promised = Some(work(lab, &guest, &mount, number, &mut rng).await?);
+        let (now, at_work) = work(lab, &guest, &mount, number, &mut rng).await?;
+        promised = Some(now);
         last = lab
             .pull_plug(guest, &disk, &mut rng, !lab.breaks("flushes"))
             .await?;
+        drop(at_work);
         total.flushes += last.flushes;
         total.durable += last.durable;
         total.kept += last.kept;
@@ -98,31 +101,32 @@ fn vectors(lab: &Lab) -> &'static str {
     }
 }
 
-/// Works until enough has been promised.
+/// Works until enough has been promised, and goes on until the session is dropped.
 async fn work(
     lab: &Lab,
     guest: &Guest,
     mount: &Mount,
     number: u64,
     rng: &mut fastrand::Rng,
-) -> Result<Promised, Failure> {
+) -> Result<(Promised, Session), Failure> {
     let program = guest.tool(lab, "vexfs-proof").await?;
     let mut promised = Promised {
         place: format!("life-{number}"),
         seed: u64::from(rng.u32(..)),
         hands: BTreeMap::new(),
     };
+    let (pace, most) = PACES[rng.usize(..PACES.len())];
+    let enough = rng.u32(1..=most);
     let lie = if lab.breaks("promise") { "--lie" } else { "" };
     // What is left of the life before last goes away meanwhile, and nobody waits for it.
     let script = format!(
-        "rm -rf {0}/life-{1} & exec {program} work {0}/{2} {3} {lie} {4}",
+        "rm -rf {0}/life-{1} & exec {program} work {0}/{2} {3} --pace {pace} {lie} {4}",
         mount.path(),
         number.saturating_sub(2),
         promised.place,
         promised.seed,
         vectors(lab)
     );
-    let enough = rng.u32(1..=PROMISES);
     let spec = ExecSpec::new(["/bin/sh", "-euc", &script]);
     let patience = Duration::from_secs(60);
     let failed = |source| Failure::Agent {
@@ -156,7 +160,7 @@ async fn work(
         }
     }
     tokio::time::sleep(Duration::from_micros(rng.u64(..MOMENT))).await;
-    Ok(promised)
+    Ok((promised, session))
 }
 
 /// `HAND STEP`

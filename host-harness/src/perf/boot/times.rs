@@ -44,7 +44,7 @@ pub fn stages(clues: &Clues<'_>) -> Result<Vec<Stage>, String> {
     };
     let loader = clues.console.iter().find(|line| {
         let begins = |words: &&str| line.text.contains(*words);
-        LOADER_BEGINS.iter().any(|words| begins(words)) && line.at < clues.kernel_began
+        LOADER_BEGINS.iter().any(begins) && line.at < clues.kernel_began
     });
     match loader {
         Some(line) => {

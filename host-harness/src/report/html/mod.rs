@@ -45,7 +45,7 @@ pub fn render(model: &Model, nonce: &str, others: &[Link]) -> Result<String, min
         model => Value::from(Serde(model)),
         view => Value::from(Serde(view::View::of(model))),
         nonce => nonce,
-        others => Value::from(Serde(others)),
+        other_forms => Value::from(Serde(others)),
         style => Value::from_safe_string(STYLE.to_owned()),
         script => Value::from_safe_string(SCRIPT.to_owned()),
         log_data => Value::from_safe_string(log_data(model)),

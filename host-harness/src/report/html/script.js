@@ -113,7 +113,9 @@
 
   const draw = () => {
     const log = logs.find((candidate) => candidate.id === choice.value) || logs[0];
-    const needle = find("log-find").value.toLowerCase();
+    const typed = find("log-find").value.toLowerCase();
+    // A space alone is not looked for.
+    const needle = typed.trim() === "" ? "" : typed;
     const worst = Number(find("log-severity").value);
     const all = log.text.split("\n");
     const shown = document.createDocumentFragment();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::model::{Boot, Image, Model, Question, Series, Size};
+use super::super::model::{Boot, Image, Model, PackageSize, Question, Series, Size};
 use super::treemap::{Rect, squarify};
 
 /// The area of a treemap on a wide screen, and on a phone.
@@ -10,6 +10,8 @@ const WIDE: (f64, f64) = (1120.0, 460.0);
 const TALL: (f64, f64) = (340.0, 560.0);
 /// The area of a trend.
 const TREND: (f64, f64) = (300.0, 64.0);
+/// The most packages that are named as changed; the table of all has the rest.
+const CHANGED: usize = 12;
 /// Smaller packages are drawn as one.
 const SMALLEST: f64 = 0.002;
 
@@ -31,6 +33,10 @@ struct ImageView {
     /// Seconds of all stages.
     seconds: f64,
     maps: Vec<Map>,
+    /// What takes more or less room than before, what changed most first.
+    changed: Vec<PackageSize>,
+    /// How many more there are.
+    more_changed: usize,
 }
 
 /// A treemap.
@@ -137,6 +143,16 @@ fn image(image: &Image) -> ImageView {
             .as_ref()
             .map_or_else(Vec::new, |size| tiles(size, w, h)),
     });
+    let packages = image.size.iter().flat_map(|size| &size.packages);
+    let difference = |package: &PackageSize| {
+        let before = package.before.unwrap_or(package.bytes);
+        package.bytes.abs_diff(before)
+    };
+    let mut changed: Vec<PackageSize> = packages
+        .filter(|package| difference(package) > 0)
+        .cloned()
+        .collect();
+    changed.sort_by_key(|package| std::cmp::Reverse(difference(package)));
     ImageView {
         stages: image
             .stages
@@ -145,6 +161,8 @@ fn image(image: &Image) -> ImageView {
             .collect(),
         seconds: image.stages.iter().map(|stage| stage.seconds).sum(),
         maps: maps.into(),
+        more_changed: changed.len().saturating_sub(CHANGED),
+        changed: changed.into_iter().take(CHANGED).collect(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::speed::Measured;
+use crate::history::HostKind;
+use crate::perf::Record;
 
 /// One boot.
 #[derive(Debug, Clone, Serialize)]
@@ -44,7 +45,7 @@ pub struct Unit {
 }
 
 /// The boots of a file of `perf run`.
-pub(super) fn of_measured(measured: &Measured) -> Vec<Boot> {
+pub(super) fn of_measured(measured: &Record) -> Vec<Boot> {
     let boots = measured.waterfall.iter().map(|boot| {
         let mut start = 0.0;
         let stages = boot.stages.iter().map(|stage| {
@@ -60,7 +61,7 @@ pub(super) fn of_measured(measured: &Measured) -> Vec<Boot> {
             image: boot.image.clone(),
             firmware: boot.firmware.clone(),
             from: format!("perf run of {}", measured.time),
-            host: measured.fingerprint.kind().label(),
+            host: HostKind::of_fingerprint(&measured.fingerprint).label(),
             stages: stages.collect(),
             units: boot
                 .units

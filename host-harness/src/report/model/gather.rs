@@ -23,7 +23,7 @@ pub async fn gather(layout: &Layout, from: &Path) -> Result<Model, HistoryError>
     let history = History::open(&layout.history())?;
     for run in measured
         .iter()
-        .filter_map(|(name, file)| speed::as_run(name, file))
+        .filter_map(|(name, file)| Run::of_record(name, file))
     {
         if !history.has(run.at_ms, &run.what)? {
             history.add(&run)?;

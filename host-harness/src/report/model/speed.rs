@@ -3,86 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::history::change::median;
-use crate::history::{Direction, Figure, HostKind, ImageMark, Run};
-
-/// The only layout of the files this version reads.
-const FORMAT: u32 = 1;
-
-/// A file of `perf run`.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Measured {
-    schema: u32,
-    /// When, in RFC 3339.
-    pub time: String,
-    /// On what.
-    pub fingerprint: Fingerprint,
-    metrics: Vec<Metric>,
-    #[serde(default)]
-    pub waterfall: Vec<Waterfall>,
-}
-
-/// The host and the image.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Fingerprint {
-    cpu: String,
-    cores: usize,
-    accelerator: String,
-    vsock: String,
-    qemu: String,
-    host_kernel: String,
-    guest_kernel: String,
-    image_sha256: String,
-    variant: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Metric {
-    name: String,
-    subject: String,
-    unit: String,
-    direction: Direction,
-    samples: Vec<f64>,
-    peer_of: Option<String>,
-    percentiles: Option<BTreeMap<String, f64>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Waterfall {
-    pub image: String,
-    pub firmware: String,
-    pub stages: Vec<StageTime>,
-    #[serde(default)]
-    pub units: Vec<UnitTime>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct StageTime {
-    pub name: String,
-    pub seconds: f64,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct UnitTime {
-    pub name: String,
-    pub start: f64,
-    pub seconds: f64,
-}
-
-impl Fingerprint {
-    pub fn kind(&self) -> HostKind {
-        HostKind {
-            cpu: self.cpu.clone(),
-            cores: self.cores,
-            accelerator: self.accelerator.clone(),
-            vsock: self.vsock.clone(),
-            qemu: self.qemu.clone(),
-            host_kernel: self.host_kernel.clone(),
-        }
-    }
-}
+use crate::history::HostKind;
+use crate::perf::statistics::median;
+use crate::perf::{Direction, Metric, Record, SCHEMA};
 
 /// What was measured on one kind of host.
 #[derive(Debug, Clone, Serialize)]
@@ -136,7 +61,7 @@ pub struct Subject {
 }
 
 /// Reads the files of `perf run` in a folder, oldest first, with their names; notes what cannot be read.
-pub(super) fn read(dir: &Path, notes: &mut Vec<String>) -> Vec<(String, Measured)> {
+pub(super) fn read(dir: &Path, notes: &mut Vec<String>) -> Vec<(String, Record)> {
     let mut all = Vec::new();
     let Ok(entries) = std::fs::read_dir(dir) else {
         return all;
@@ -148,11 +73,11 @@ pub(super) fn read(dir: &Path, notes: &mut Vec<String>) -> Vec<(String, Measured
         }
         let bytes = std::fs::read(&path).map_err(|e| e.to_string());
         let parsed = bytes.and_then(|bytes| {
-            let file: Measured = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+            let file: Record = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
             match file.schema {
-                FORMAT => Ok(file),
+                SCHEMA => Ok(file),
                 other => Err(format!(
-                    "it is of format {other}, this program reads {FORMAT}"
+                    "it is of format {other}, this program reads {SCHEMA}"
                 )),
             }
         });
@@ -166,11 +91,13 @@ pub(super) fn read(dir: &Path, notes: &mut Vec<String>) -> Vec<(String, Measured
 }
 
 /// The latest answer to every question, by kind of host: figures of unlike hosts are never put together.
-pub(super) fn speeds(files: &[(String, Measured)]) -> Vec<Speed> {
+pub(super) fn speeds(files: &[(String, Record)]) -> Vec<Speed> {
     type Questions = BTreeMap<(String, String), Question>;
     let mut hosts: BTreeMap<HostKind, Questions> = BTreeMap::new();
     for (_, file) in files {
-        let questions = hosts.entry(file.fingerprint.kind()).or_default();
+        let questions = hosts
+            .entry(HostKind::of_fingerprint(&file.fingerprint))
+            .or_default();
         let mut of_file = Questions::new();
         for metric in &file.metrics {
             let Some(subject) = subject(metric) else {
@@ -222,68 +149,20 @@ fn subject(metric: &Metric) -> Option<Subject> {
         most: finite.iter().copied().reduce(f64::max)?,
         samples: finite.len(),
         ratio: None,
-        percentiles: metric.percentiles.clone().unwrap_or_default(),
+        percentiles: metric.percentiles.map_or_else(BTreeMap::new, |spread| {
+            BTreeMap::from([
+                ("p50".to_owned(), spread.p50),
+                ("p99".to_owned(), spread.p99),
+            ])
+        }),
     })
-}
-
-/// A file as a run of the history. `None` when it does not say when it was.
-pub(super) fn as_run(name: &str, file: &Measured) -> Option<Run> {
-    let print = &file.fingerprint;
-    let figures = file.metrics.iter().filter_map(|metric| {
-        Some(Figure {
-            series: format!("{}: {} ({})", metric.name, metric.subject, print.variant),
-            unit: metric.unit.clone(),
-            better: metric.direction,
-            value: subject(metric)?.median,
-            of_host: true,
-        })
-    });
-    Some(Run {
-        at_ms: seconds(&file.time)? * 1000,
-        what: format!("perf {name}"),
-        host: print.kind(),
-        images: vec![ImageMark {
-            variant: print.variant.clone(),
-            version: String::new(),
-            sha256: print.image_sha256.clone(),
-            commit: None,
-        }],
-        outcomes: Vec::new(),
-        figures: figures.collect(),
-    })
-}
-
-/// Seconds since the epoch of a time in RFC 3339; UTC only.
-fn seconds(time: &str) -> Option<u64> {
-    let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let mut clock = clock.splitn(3, ':');
-    let hour: i64 = clock.next()?.parse().ok()?;
-    let minute: i64 = clock.next()?.parse().ok()?;
-    let second: f64 = clock.next()?.parse().ok()?;
-    // Days from the civil date, after Howard Hinnant's days_from_civil.
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year - era * 400;
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second as i64).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn times_are_read() {
-        assert_eq!(seconds("2023-11-14T22:13:20Z"), Some(1_700_000_000));
-        assert_eq!(seconds("1970-01-01T00:00:00.5Z"), Some(0));
-        assert_eq!(seconds("2024-02-29T00:00:00Z"), Some(1_709_164_800));
-        assert_eq!(seconds("yesterday"), None);
-    }
-
-    fn file(time: &str, cores: usize, value: f64) -> (String, Measured) {
+    fn file(time: &str, cores: usize, value: f64) -> (String, Record) {
         let text = serde_json::json!({
         "schema": 1, "time": time,
         "fingerprint": {"cpu": "X", "cores": cores, "accelerator": "tcg", "vsock": "user",

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::rfc3339;
-use crate::history::change::{median, points};
-use crate::history::{Direction, Figure, HostKind, Run};
+use crate::history::change::points;
+use crate::history::{Figure, HostKind, Run};
+use crate::perf::Direction;
+use crate::perf::statistics::median;
 
 /// The most moments of a series that are shown.
 const MOST: usize = 200;

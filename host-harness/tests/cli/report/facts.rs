@@ -59,9 +59,7 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
             facts.push(vec![text(&stage["name"]), figure(&stage["seconds"])]);
         }
         for package in list(&image["size"]["packages"]) {
-            if package["bytes"] != 0 {
-                facts.push(vec![text(&package["name"]), mib(&package["bytes"])]);
-            }
+            facts.push(vec![text(&package["name"]), mib(&package["bytes"])]);
         }
     }
     for boot in list(&model["boots"]) {

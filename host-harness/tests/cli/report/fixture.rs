@@ -9,7 +9,8 @@ use std::time::Duration;
 use host_harness::checks;
 use host_harness::dossier::{Facts, ImageFacts, Told, files};
 use host_harness::event::{Attempt, CaseId, CaseResult, Part};
-use host_harness::history::{Direction, Figure, History, HostKind, ImageMark, Run};
+use host_harness::history::{Figure, History, HostKind, ImageMark, Run};
+use host_harness::perf::Direction;
 use host_harness::stored::{self, Basis};
 use host_harness::verdict::Outcome;
 use libtest_mimic::Failed;
@@ -151,7 +152,7 @@ impl Out {
                 check: check.name.into(),
             },
             outcome,
-            took: Duration::from_millis(2345),
+            took: Duration::from_millis(2340),
             properties: vec![
                 ("boot-id".into(), "b1b8d7ef".into()),
                 (hostile("said"), hostile("value")),

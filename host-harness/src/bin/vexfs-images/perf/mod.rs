@@ -78,6 +78,7 @@ async fn setup(layout: &Layout, host: &Host, image: Image) -> anyhow::Result<Set
         .await?,
         boot_deadline: BOOT_DEADLINE,
         agent_deadline: FIRST_ANSWER,
+        second_kernel: false,
         breaks: Vec::new(),
         dossiers: Policy::none(),
         seed: None,

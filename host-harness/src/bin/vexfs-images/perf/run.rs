@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use host_harness::history::{History, Run};
 use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Fingerprint, Metric, Record};
@@ -83,11 +84,13 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             .write(&dir, &args.name)
             .with_context(|| format!("cannot write the record in {}", dir.display()))?;
     }
+    let file = format!("{}.json", args.name);
+    // The next run of this name takes the file's place.
+    if let Some(run) = Run::of_record(&file, &record) {
+        History::open(&layout.history())?.add(&run)?;
+    }
     print!("{}", perf::table(&record));
-    println!(
-        "record: {}",
-        dir.join(format!("{}.json", args.name)).display()
-    );
+    println!("record: {}", dir.join(file).display());
     Ok(0)
 }
 

@@ -1,0 +1,79 @@
+//! Which checks matter for a module.
+
+use crate::checks::{Check, REGISTRY, Start, Tier};
+
+/// Quick checks that look at the image and its way in, and find the same whatever its module does. A
+/// check that is not named here is asked.
+const OF_THE_IMAGE: &[&str] = &[
+    "stranger_refused",
+    "wrong_secret_refused",
+    "no_secrets",
+    "inventory",
+    "no_leftovers",
+    "journal_clean",
+    "sysctls",
+    "hardened_access",
+    "hardened_network",
+    "hardened_mounts",
+    "security_updates",
+    "audit",
+    "logs_bounded",
+    "security_score",
+];
+
+/// Checks for a module.
+#[derive(Debug)]
+pub struct Selection {
+    /// Those that are asked.
+    pub checks: Vec<&'static Check>,
+    /// Those that were meant but boot the image itself, and so would be about the image's own module.
+    pub booting: Vec<&'static str>,
+}
+
+/// The checks for a module in images of `variant`: of the quick tier those that matter, with a pattern all
+/// whose name contains it, dear ones too.
+pub fn select(variant: &str, pattern: Option<&str>) -> Selection {
+    let meant = |check: &&Check| match pattern {
+        Some(pattern) => check.name.contains(pattern),
+        None => check.tier <= Tier::Quick && !OF_THE_IMAGE.contains(&check.name),
+    };
+    let about = REGISTRY.iter().filter(|check| check.is_about(variant));
+    let (checks, booting): (Vec<_>, Vec<_>) = about
+        .filter(meant)
+        .partition(|check| check.start == Start::Settled);
+    Selection {
+        checks,
+        booting: booting.iter().map(|check| check.name).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_exists() {
+        for name in OF_THE_IMAGE {
+            let check = REGISTRY.iter().find(|check| check.name == *name);
+            let check = check.unwrap_or_else(|| panic!("no check {name}"));
+            assert!(check.tier <= Tier::Quick, "{name} is not asked anyway");
+        }
+    }
+
+    #[test]
+    fn the_quick_tier_is_what_uses_the_module() {
+        let names = |pattern| -> Vec<&str> {
+            let selection = select("minimal", pattern);
+            selection.checks.iter().map(|check| check.name).collect()
+        };
+        assert!(names(None).contains(&"write_remount_compare"));
+        assert!(!names(None).contains(&"inventory"));
+        assert_eq!(names(Some("enospc")), ["enospc"]);
+        assert_eq!(names(Some("inventory")), ["inventory"]);
+        assert_eq!(
+            select("minimal", Some("boots_twice")).booting,
+            ["boots_twice"]
+        );
+        assert!(names(Some("no such check")).is_empty());
+    }
+}

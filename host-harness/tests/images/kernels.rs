@@ -1,0 +1,161 @@
+//! Kernels compiled from source, for real (nightly): what a kernel full of sanitizers finds that no other does,
+//! and what one refuses that trusts a key.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use host_harness::checks;
+use host_harness::event::CaseResult;
+use host_harness::host::{Host, HostRequest};
+use host_harness::lab::Setup;
+use host_harness::layout::Layout;
+use host_harness::runner;
+use image_builder::{BuildRequest, FaultsRequest, KernelChoice, ModuleSigning, SigningState};
+use libtest_mimic::Failed;
+
+use super::fault::Fault;
+use super::{block_on, layout, setup_of, show};
+
+/// A test and its name.
+pub type Row = (&'static str, fn() -> Result<(), Failed>);
+
+pub const TESTS: &[Row] = &[
+    ("kasan_finds_what_nobody_else_does", kasan),
+    (
+        "production_with_a_key_takes_signed_modules_only",
+        signed_modules_only,
+    ),
+];
+
+/// Builds an image of its own, beside the others, and what checks of it need.
+async fn built(
+    name: &str,
+    request: impl FnOnce(BuildRequest) -> BuildRequest,
+) -> Result<Setup, Failed> {
+    let main = layout()?;
+    let here = Layout::find(Some(&main.out.join("kernels").join(name)))?;
+    let host = Host::probe(&here, HostRequest::default()).await?;
+    let request = request(BuildRequest {
+        out_dir: here.out.clone(),
+        cache_dir: here.cache.clone(),
+        accelerator: host.accel.chosen.to_string(),
+        ..BuildRequest::new(&here.workspace)
+    });
+    let image = image_builder::build(&request, &()).await?;
+    setup_of(here, host, image).await
+}
+
+async fn run(setup: Setup, check: &str) -> Result<CaseResult, Failed> {
+    let check = checks::find(check).ok_or("no such check")?;
+    let result = runner::run_check(&Arc::new(setup), check).await;
+    show(&result);
+    Ok(result)
+}
+
+/// A byte written behind an object, which passes unseen on the distribution's kernel (`fault::slab_oob`).
+fn kasan() -> Result<(), Failed> {
+    let (clean, seen) = block_on(async {
+        let setup = built("debug", |request| BuildRequest {
+            kernel: KernelChoice::Source("debug".into()),
+            ..request
+        })
+        .await?;
+        let faults = FaultsRequest {
+            out_dir: setup.layout.out.clone(),
+            cache_dir: setup.layout.cache.clone(),
+            ..FaultsRequest::new(&setup.layout.workspace)
+        };
+        let made = image_builder::faults(&faults, &setup.image.manifest, &()).await?;
+        let clean = run(setup.clone(), "mkfs_mount").await?;
+        let fault = Fault::find("slab_oob").ok_or("no such fault")?;
+        let broken = Setup {
+            breaks: vec![fault.as_break(&made)],
+            ..setup
+        };
+        Ok::<_, Failed>((clean, run(broken, "mkfs_mount").await?))
+    })?;
+    if !clean.outcome.is_ok() {
+        return Err(format!("without a fault: {:?}", clean.outcome).into());
+    }
+    match seen.outcome.failure() {
+        ("kasan", "KASAN: slab-out-of-bounds write in fault_init", _) => Ok(()),
+        (kind, title, _) => Err(format!("expected KASAN's report, saw {kind} `{title}`").into()),
+    }
+}
+
+/// A key made for this test; the kernel has its certificate.
+fn signed_modules_only() -> Result<(), Failed> {
+    let keys = layout()?.out.join("kernels/keys");
+    fs::create_dir_all(&keys)?;
+    let (key, certificate) = (keys.join("key.pem"), keys.join("cert.pem"));
+    // The same key for the next run: another one would be another kernel.
+    if !certificate.is_file() {
+        make_key(&key, &certificate)?;
+    }
+    let signing = ModuleSigning {
+        key: key.clone(),
+        certificate,
+    };
+    let result = block_on(async {
+        let setup = built("signed", |request| BuildRequest {
+            variant: "production".into(),
+            kernel: KernelChoice::Source("plain".into()),
+            module_signing: Some(signing),
+            ..request
+        })
+        .await?;
+        assert_eq!(setup.image.manifest.signing.state, SigningState::Enforced);
+        holds_no_key(&setup.image.disk, &key)?;
+        run(setup, "module_signing").await
+    })?;
+    match result.outcome.is_ok() {
+        true => Ok(()),
+        false => Err(format!("{:?}", result.outcome).into()),
+    }
+}
+
+fn make_key(key: &Path, certificate: &Path) -> Result<(), Failed> {
+    let status = Command::new("openssl")
+        .args([
+            "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256",
+        ])
+        .args(["-days", "3650", "-subj", "/CN=VexFS test of module signing"])
+        .arg("-keyout")
+        .arg(key)
+        .arg("-out")
+        .arg(certificate)
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err("openssl made no key".into()),
+    }
+}
+
+/// Nothing of the key's content is on the disk: no line of it.
+fn holds_no_key(disk: &Path, key: &Path) -> Result<(), Failed> {
+    let key = fs::read_to_string(key)?;
+    let line = key
+        .lines()
+        .nth(1)
+        .ok_or("an empty key")?
+        .as_bytes()
+        .to_vec();
+    let mut file = File::open(disk)?;
+    let mut window = Vec::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut chunk)?;
+        window.extend_from_slice(&chunk[..read]);
+        if window.windows(line.len()).any(|bytes| bytes == line) {
+            return Err("the key is in the image".into());
+        }
+        if read == 0 {
+            return Ok(());
+        }
+        let keep = window.len().saturating_sub(line.len());
+        window.drain(..keep);
+    }
+}
