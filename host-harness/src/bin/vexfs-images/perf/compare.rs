@@ -159,6 +159,7 @@ async fn built(layout: &Layout, tree: &Path, image: &Image) -> anyhow::Result<Pa
         workspace: layout.workspace.clone(),
         source: tree.to_owned(),
         purpose: "compare".into(),
+        name: tree.display().to_string(),
         out_dir: layout.out.clone(),
         cache_dir: layout.cache.clone(),
         mirror: None,
