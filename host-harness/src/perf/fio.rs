@@ -238,3 +238,68 @@ fn result(job: &Job, said: &JobReport) -> Option<Result> {
         percentiles: latency.percentiles(1e6),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// fio 3.33's report of [`JOBS`].
+    fn golden() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/perf/fio.json");
+        std::fs::read_to_string(path).expect("the golden file")
+    }
+
+    #[test]
+    fn every_job_has_its_figure() {
+        let text = format!(
+            "note: both iodepth >= 1 and synchronous I/O engine are selected\n{}",
+            golden()
+        );
+        let results = parse(&text, JOBS).expect("understood");
+        let value = |name: &str| {
+            let found = results.iter().find(|result| result.job.name == name);
+            found.map(|result| result.value).expect("it ran")
+        };
+        // 64 KiB in 655.36 microseconds.
+        assert!((value("seq_write") - 100.0).abs() < 1e-6);
+        assert!((value("seq_read") - 200.0).abs() < 1e-6);
+        assert!((value("fsync") - 2.5).abs() < 1e-9);
+        assert!((value("create") - 5000.0).abs() < 1e-6);
+        let fsync = results.iter().find(|result| result.job.name == "fsync");
+        let percentiles = fsync
+            .and_then(|result| result.percentiles)
+            .expect("fio tells them");
+        assert_eq!((percentiles.p50, percentiles.p99), (2.5, 10.0));
+    }
+
+    #[test]
+    fn a_job_that_failed_is_missing_or_did_nothing_is_an_error() {
+        let said = |text: &str| parse(text, JOBS).expect_err("refused");
+        assert!(said("fio: command not found").contains("not understood"));
+        let failed = golden().replacen("\"error\": 0", "\"error\": 28", 1);
+        assert!(
+            said(&failed).contains("seq_write failed: No space left"),
+            "{}",
+            said(&failed)
+        );
+        let missing = golden().replace("\"jobname\": \"stat\"", "\"jobname\": \"other\"");
+        assert!(said(&missing).contains("did not run its job stat"));
+        let idle = golden().replace("\"N\": 16", "\"N\": 0");
+        assert!(said(&idle).contains("fsync did nothing"));
+    }
+
+    #[test]
+    fn sizes_are_scaled_and_the_job_file_is_fios() {
+        assert_eq!(scaled("size=SCALE*4m", 3), "size=12m");
+        assert_eq!(scaled("bs=4k", 3), "bs=4k");
+        let file = job_file("/mnt", JOBS, 2);
+        assert!(
+            file.contains("directory=/mnt") && file.contains("\n[fsync]\n"),
+            "{file}"
+        );
+        assert!(
+            !file.contains("SCALE") && file.contains("nrfiles=200"),
+            "{file}"
+        );
+    }
+}

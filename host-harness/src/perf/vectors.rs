@@ -1,7 +1,7 @@
 //! Vectors to put and to look for: the same numbers in every run. Pure.
 
 /// How many vectors a search has to compare.
-pub const COUNT: usize = 2000;
+pub const COUNT: usize = 1000;
 
 /// Numbers in each.
 pub const DIMENSIONS: usize = 64;

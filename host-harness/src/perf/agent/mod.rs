@@ -21,8 +21,8 @@ use ssh::Ssh;
 
 /// What is streamed and transferred, in bytes. QEMU's agent gets less: it keeps all output in memory,
 /// and everything goes through base64 in JSON.
-const BYTES: usize = 16 << 20;
-const BYTES_QEMU_GA: usize = 1 << 20;
+const BYTES: usize = 4 << 20;
+const BYTES_QEMU_GA: usize = 256 << 10;
 
 /// The subject that is not a peer.
 const AGENT: &str = "vexfs-agent";

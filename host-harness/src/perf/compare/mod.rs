@@ -27,7 +27,7 @@ use crate::lab::{Failure, Setup};
 
 /// Size of the work in one block; found by trial, so that a block takes a few seconds under emulation
 /// and starting fio is a small part of it.
-const SCALE: u32 = 2;
+const SCALE: u32 = 1;
 
 /// One of the two.
 #[derive(Debug, Clone)]

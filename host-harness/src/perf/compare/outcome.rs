@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Pairs, Taken, Thresholds};
 use crate::checks::Tier;
 use crate::event::{CaseId, CaseResult, Part};
-use crate::perf::Direction;
 use crate::perf::statistics::{self, Interval, Verdict};
+use crate::perf::{Direction, Fingerprint, Metric, Record};
 use crate::verdict::Outcome;
 
 /// The seed of the bootstrap: the same pairs are judged the same.
@@ -106,6 +106,25 @@ impl Comparison {
             Verdict::Worse => 1,
             Verdict::Unsure => Outcome::EXIT_INFRASTRUCTURE,
         }
+    }
+
+    /// What was measured, as reports read it: in nanoseconds of the guest's clock for one operation, the
+    /// baseline as the candidate's peer.
+    pub fn record(&self, fingerprint: Fingerprint) -> Record {
+        // Two builds of one tree can have one name.
+        let new = match self.new == self.base {
+            true => format!("{} (new)", self.new),
+            false => self.new.clone(),
+        };
+        let metrics = self.rows.iter().flat_map(|row| {
+            let metric = |subject: &str, samples: Vec<f64>| Metric {
+                samples,
+                ..Metric::new(&row.name, subject, "ns", row.direction)
+            };
+            let (base, after): (Vec<f64>, Vec<f64>) = row.pairs.iter().copied().unzip();
+            [metric(&new, after), metric(&self.base, base).beside(&new)]
+        });
+        Record::new(fingerprint, metrics.collect())
     }
 
     /// As a case with a part for each metric, for JUnit. What is unsure is an error of the host, never
@@ -261,6 +280,25 @@ mod tests {
         assert_eq!(cost(ratio, Direction::Lower), ratio);
         let turned = cost(ratio, Direction::Higher);
         assert_eq!((turned.ratio, turned.low, turned.high), (0.5, 0.25, 1.0));
+    }
+
+    #[test]
+    fn what_was_measured_is_kept_pair_by_pair() {
+        let all = comparison(&[("fio/create", 1.1)], 5);
+        let here = crate::perf::fingerprint::tests::somewhere();
+        let record = all.record(here.clone());
+        let [new, old] = &record.metrics[..] else {
+            panic!("{record:?}");
+        };
+        assert_eq!((new.subject.as_str(), old.subject.as_str()), ("new", "old"));
+        assert_eq!(old.peer_of.as_deref(), Some("new"));
+        assert_eq!((old.samples[4], new.samples[4]), all.rows[0].pairs[4]);
+        let twin = Comparison {
+            new: "old".into(),
+            ..all
+        };
+        let twins = twin.record(here).metrics;
+        assert_ne!(twins[0].subject, twins[1].subject);
     }
 
     #[test]

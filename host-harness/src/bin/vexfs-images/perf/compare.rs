@@ -68,6 +68,11 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         ("new".to_owned(), args.new.display().to_string()),
         ("host-kind".to_owned(), fingerprint.kind()),
     ];
+    let records = layout.reports().join("perf");
+    let record = outcome
+        .record(fingerprint.clone())
+        .write(&records, "compare");
+    record.with_context(|| format!("cannot write to {}", records.display()))?;
     let case = outcome.case(&fingerprint.variant, begin.elapsed(), &about);
     for event in [
         Event::RunStarted { facts },
