@@ -36,7 +36,7 @@ impl Filesystems {
     }
 
     /// Each file system does the work once; a sample for each metric, in the order of
-    /// [`Filesystems::metrics`].
+    /// the metrics made of them.
     ///
     /// # Errors
     /// When the work fails.

@@ -103,9 +103,8 @@ fn tight(text: &str) -> String {
 /// The text of every element of the page that makes a row, an item or a heading. The page is written
 /// as well-formed XML, so that a strict reader can see that nothing in it is left open.
 pub fn of_html(page: &str) -> Result<Vec<String>, Failed> {
-    const BLOCKS: [&str; 11] = [
-        "tr", "div", "article", "h1", "h2", "h3", "h4", "p", "li", "summary", "dl",
-    ];
+    // What holds no other of them: a container of many rows would have any facts together.
+    const BLOCKS: [&str; 8] = ["tr", "h1", "h2", "h3", "h4", "p", "li", "summary"];
     // Scripts and styles are no markup.
     let mut text = String::new();
     let mut rest = page;
@@ -118,30 +117,35 @@ pub fn of_html(page: &str) -> Result<Vec<String>, Failed> {
     }
     text += rest;
     let mut reader = quick_xml::Reader::from_str(&text);
-    let mut open: Vec<(String, String)> = Vec::new();
+    let mut open: Vec<(String, bool, String)> = Vec::new();
     let mut blocks = Vec::new();
     loop {
         match reader.read_event()? {
             Xml::Eof => break,
             Xml::Start(tag) => {
                 let name = String::from_utf8_lossy(tag.name().as_ref()).into_owned();
-                if let Some((_, text)) = open.last_mut() {
+                let class = tag.try_get_attribute("class")?;
+                let is_trend = class.is_some_and(|class| class.value.as_ref() == b"trend");
+                let in_list = open.last().is_some_and(|(outer, ..)| outer == "dl");
+                let block =
+                    BLOCKS.contains(&name.as_str()) || is_trend || (name == "div" && in_list);
+                if let Some((.., text)) = open.last_mut() {
                     text.push(' ');
                 }
-                open.push((name, String::new()));
+                open.push((name, block, String::new()));
             }
             Xml::End(_) => {
-                let (name, text) = open.pop().ok_or("closed what was not open")?;
-                if let Some((_, outer)) = open.last_mut() {
+                let (_, block, text) = open.pop().ok_or("closed what was not open")?;
+                if let Some((.., outer)) = open.last_mut() {
                     outer.push_str(&text);
                     outer.push(' ');
                 }
-                if BLOCKS.contains(&name.as_str()) {
+                if block {
                     blocks.push(tight(&text));
                 }
             }
             Xml::Text(text) => {
-                if let Some((_, inner)) = open.last_mut() {
+                if let Some((.., inner)) = open.last_mut() {
                     inner.push_str(&text.decode()?);
                 }
             }
@@ -153,7 +157,7 @@ pub fn of_html(page: &str) -> Result<Vec<String>, Failed> {
                         .ok_or_else(|| format!("&{name}; is no entity"))?
                         .to_owned(),
                 };
-                if let Some((_, inner)) = open.last_mut() {
+                if let Some((.., inner)) = open.last_mut() {
                     inner.push_str(&letter);
                 }
             }
