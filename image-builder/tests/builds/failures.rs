@@ -127,7 +127,7 @@ pub fn real_apt() -> Lab {
     // Whatever this host's apt is told: here the time of an archive counts.
     lab.write(
         "bin/apt-get",
-        "#!/bin/sh\nexec /usr/bin/apt-get -o Acquire::Check-Valid-Until=true \"$@\"\n",
+        "#!/bin/sh\nexec /usr/bin/apt-get -o Acquire::Check-Valid-Until=true -o Acquire::Check-Date=true \"$@\"\n",
     );
     let executable = fs::Permissions::from_mode(0o755);
     fs::set_permissions(lab.path("bin/apt-get"), executable).expect("a mode");
