@@ -223,15 +223,15 @@ mod tests {
 
     #[test]
     fn quiet_pairs_of_the_same_are_the_same() {
-        assert!(count(Verdict::Same, 6, 1.0, 0.005) >= 190);
+        assert!(count(Verdict::Same, 10, 1.0, 0.005) >= 190);
         assert!(count(Verdict::Same, 20, 1.0, 0.02) >= 190);
     }
 
     #[test]
     fn fifteen_percent_are_seen() {
-        assert!(count(Verdict::Worse, 6, 1.15, 0.01) >= 190);
+        assert!(count(Verdict::Worse, 10, 1.15, 0.01) >= 190);
         assert!(count(Verdict::Worse, 20, 1.15, 0.03) >= 190);
-        assert!(count(Verdict::Better, 6, 1.0 / 1.15, 0.01) >= 190);
+        assert!(count(Verdict::Better, 10, 1.0 / 1.15, 0.01) >= 190);
     }
 
     #[test]
