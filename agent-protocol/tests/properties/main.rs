@@ -219,7 +219,7 @@ fn a_proof_is_worth_nothing_to_another() {
         stranger.read_exact(&mut hello).await.unwrap();
         // A welcome with the host's own nonce.
         let mut welcome = hello[..8].to_vec();
-        welcome.extend([1, 0, 1, 0, 1, 0]);
+        welcome.extend([agent_protocol::NEWEST_VERSION.to_le_bytes(); 3].concat());
         welcome.extend(&hello[12..]);
         stranger.write_all(&welcome).await.unwrap();
         let mut proof = [0; 32];

@@ -33,9 +33,9 @@ const PACKAGES: &[&str] = &[
     "usr-is-merged",
 ];
 /// What update-alternatives(1) would have linked.
-const ALTERNATIVES: &[(&str, &str)] = &[("awk", "/usr/bin/mawk")];
+const ALTERNATIVES: &[(&str, &str)] = &[("awk", "/usr/bin/mawk"), ("cc", "/usr/bin/gcc")];
 /// Names by which makefiles call the compiler: they find ccache(1), which finds the compiler.
-const COMPILERS: &[&str] = &["cc", "gcc", "gcc-12"];
+const COMPILERS: &[&str] = &["gcc", "gcc-12"];
 /// The compiler cache: the same for all builds, in the cache directory.
 const CCACHE: &str = "ccache";
 /// The most it may take.
