@@ -13,7 +13,7 @@ rename_ctime = {}
 utime_now = {}
 utimensat = {}
 [settings]
-naptime = 0.01
+naptime = 0.04
 allow_remount = true
 [dummy_auth]
 entries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]
