@@ -47,9 +47,11 @@ fn session() -> Result<(), Failed> {
         return Err("no machine was waiting: that nothing is left proves nothing".into());
     }
     let since = Instant::now();
-    while below(run.path()) > 0 || std::fs::read_dir(run.path())?.count() > 0 {
+    while below(run.path()) > 0 || !left(run.path())?.is_empty() {
         if since.elapsed() > Duration::from_secs(5) {
-            return Err("something is left 5 s after Ctrl-C".into());
+            let files = left(run.path())?;
+            let processes = commands(run.path());
+            return Err(format!("left 5 s after Ctrl-C: {files:?} {processes:#?}").into());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -269,10 +271,26 @@ impl Said {
 
 /// Living processes that name the folder.
 fn below(dir: &Path) -> usize {
+    commands(dir).len()
+}
+
+/// What is in the folder but the tickets, which stay for whoever comes next.
+fn left(dir: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+    let entries = std::fs::read_dir(dir)?.flatten();
+    let tickets = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("vexfs-tickets-");
+    Ok(entries
+        .filter(|entry| !tickets(&entry.file_name()))
+        .map(|entry| entry.path())
+        .collect())
+}
+
+/// Their command lines.
+fn commands(dir: &Path) -> Vec<String> {
     let dir = dir.to_string_lossy().into_owned();
     let lines = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     lines
         .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .filter(|line| String::from_utf8_lossy(line).contains(&dir))
-        .count()
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(&dir))
+        .collect()
 }
