@@ -264,7 +264,7 @@ pub async fn judge(mut lab: Lab) -> Judged {
     let story = tell(&mut lab, check).await;
     let steps = lab.steps();
     let mut parts = lab.take_parts();
-    let story = story.and_then(|()| Failure::of_parts(&parts));
+    let story = Failure::with_parts(story, &parts);
     parts.extend(parts_of(&steps, &story));
     let (seed, spent, subject) = (lab.seed(), lab.spent, lab.subject().cloned());
     let remains = lab.finish().await;

@@ -70,6 +70,34 @@ impl Failure {
         }
     }
 
+    /// What a story and its parts come to. A part that failed was there first: what the check itself
+    /// tripped over afterwards, as often as not a consequence, is told below it.
+    ///
+    /// # Errors
+    /// The story's failure, or that of its parts.
+    pub fn with_parts(story: Result<(), Failure>, parts: &[Part]) -> Result<(), Failure> {
+        match (story, Failure::of_parts(parts)) {
+            (Ok(()), parts) => parts,
+            (
+                Err(Failure::Check {
+                    title: later,
+                    detail: more,
+                    ..
+                }),
+                Err(Failure::Check {
+                    kind,
+                    title,
+                    detail,
+                }),
+            ) => Err(Failure::check(
+                kind,
+                title,
+                format!("{detail}\nafterwards: {later}\n{more}"),
+            )),
+            (story, _) => story,
+        }
+    }
+
     /// The failure that parts of a check make together.
     ///
     /// # Errors
@@ -121,5 +149,35 @@ impl From<SnapshotError> for Failure {
             ),
             other => Failure::Infrastructure(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Outcome;
+
+    #[test]
+    fn a_part_that_failed_is_named_before_what_followed_from_it() {
+        let bad = Part {
+            name: "cached-1".into(),
+            outcome: Outcome::fail("fsx", "fsx exited with code 1", "line 79"),
+        };
+        let busy = || Err(Failure::check("check", "target is busy", "umount says so"));
+        let told = |story, parts: &[Part]| Failure::with_parts(story, parts).unwrap_err();
+        let both = told(busy(), std::slice::from_ref(&bad));
+        assert_eq!(both.to_string(), "cached-1: fsx exited with code 1");
+        assert!(matches!(both, Failure::Check { detail, .. }
+            if detail.contains("line 79") && detail.contains("afterwards: target is busy")));
+        assert_eq!(told(busy(), &[]).to_string(), "target is busy");
+        assert_eq!(
+            told(Ok(()), std::slice::from_ref(&bad)).to_string(),
+            "cached-1: fsx exited with code 1"
+        );
+        let overrun = Failure::Deadline {
+            title: "60 s passed".into(),
+            detail: String::new(),
+        };
+        assert!(told(Err(overrun), &[bad]).is_overrun());
     }
 }
