@@ -32,9 +32,9 @@ pub use handshake::{HandshakeError, Secret};
 pub use message::{Event, Fault, FaultKind, FromAgent, Input, Reply, Request, RequestId, ToAgent};
 
 /// Oldest protocol version this build still speaks.
-pub const OLDEST_VERSION: u16 = 2;
+pub const OLDEST_VERSION: u16 = 3;
 /// Newest protocol version this build speaks. Raise it when a message changes its meaning or shape.
-pub const NEWEST_VERSION: u16 = 2;
+pub const NEWEST_VERSION: u16 = 3;
 
 /// vsock port the agent listens on.
 pub const AGENT_PORT: u32 = 5000;
@@ -49,5 +49,7 @@ pub const MEMORY_CAP: usize = 1024 * 1024;
 pub const MAX_ITEMS: usize = 2048;
 /// Most bytes of bulk data in one event or input.
 pub const CHUNK: usize = 32 * 1024;
+/// Most bytes of all files in one answer to [`Request::ReadFiles`]; fits into a frame.
+pub const CONTENTS: usize = 192 * 1024;
 /// Bytes that may be under way, not yet granted again, per request and direction.
 pub const WINDOW: u32 = 256 * 1024;

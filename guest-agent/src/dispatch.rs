@@ -79,6 +79,7 @@ async fn act(
             Request::Power { action, how } => power::end(action, how, afterwards).await,
             Request::SysRq { key } => power::sysrq(key, afterwards).await,
             Request::Reclaim { caches } => reclaim::reclaim(caches).await,
+            Request::ReadFiles { paths } => files::read_whole(paths).await,
         }
     };
     tokio::select! {

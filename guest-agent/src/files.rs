@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, ReadDir};
-use std::io::{self, SeekFrom};
+use std::io::{self, Read, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use agent_protocol::message::{DirEntry, FileKind, FileStat, GuestPath};
-use agent_protocol::{CHUNK, Event, Fault, FaultKind, Input, Reply};
+use agent_protocol::{CHUNK, CONTENTS, Event, Fault, FaultKind, Input, Reply};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::runtime::Handle;
@@ -36,6 +36,34 @@ impl Drop for Temporary {
             runtime.spawn_blocking(move || fs::remove_file(path));
         }
     }
+}
+
+/// Reads small files whole, all at one time and on one thread.
+///
+/// # Errors
+/// When one cannot be read, or they hold more than [`CONTENTS`] bytes together.
+pub async fn read_whole(paths: Vec<GuestPath>) -> Result<Reply, Fault> {
+    off_thread(move || {
+        let mut room = CONTENTS;
+        let mut files = Vec::with_capacity(paths.len());
+        for path in &paths {
+            let mut content = Vec::new();
+            fs::File::open(local_path(path))
+                // One byte more than there is room for tells a file that is too large.
+                .and_then(|file| file.take(room as u64 + 1).read_to_end(&mut content))
+                .map_err(|error| Fault::from_io(format!("read {path}"), &error))?;
+            room = room.checked_sub(content.len()).ok_or_else(|| {
+                let message = format!(
+                    "read {path}: more than {CONTENTS} bytes together with the files before it; \
+                     get it by itself"
+                );
+                Fault::new(FaultKind::Invalid, message)
+            })?;
+            files.push(content.into());
+        }
+        Ok(Reply::Contents { files })
+    })
+    .await
 }
 
 /// Writes what comes in to a temporary file beside `path`, and renames it when it is complete and on

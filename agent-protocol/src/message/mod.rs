@@ -197,6 +197,13 @@ pub enum Request {
         /// Beginning of the names below `/sys/kernel/slab`; not empty.
         caches: String,
     },
+    /// Whole small files at one time, such as those of `/proc`: under emulation every request of its
+    /// own costs more than the reading. Answered by [`Reply::Contents`].
+    ReadFiles {
+        /// Which; together they hold at most [`crate::CONTENTS`] bytes.
+        #[serde(deserialize_with = "bounded::list")]
+        paths: Vec<GuestPath>,
+    },
 }
 
 /// How a request ended well.
@@ -231,6 +238,12 @@ pub enum Reply {
         /// Names of those slab caches that SLUB has merged with one of another owner.
         #[serde(deserialize_with = "bounded::list")]
         merged: Vec<String>,
+    },
+    /// To [`Request::ReadFiles`]: what is in each, in order.
+    Contents {
+        /// One for each path.
+        #[serde(deserialize_with = "bounded::list")]
+        files: Vec<Bytes>,
     },
 }
 

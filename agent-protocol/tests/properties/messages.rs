@@ -73,6 +73,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::KmsgMark),
         Just(Request::Sync),
         any::<String>().prop_map(|caches| Request::Reclaim { caches }),
+        proptest::collection::vec(path(), 0..6).prop_map(|paths| Request::ReadFiles { paths }),
         exec(),
         (path(), any::<u32>()).prop_map(|(path, mode)| Request::PutFile { path, mode }),
         (path(), any::<u64>(), any::<Option<u64>>()).prop_map(|(path, offset, limit)| {
@@ -273,6 +274,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         any::<u64>().prop_map(|next| Reply::Mark { next }),
         proptest::collection::vec(any::<String>(), 0..4)
             .prop_map(|merged| Reply::Reclaimed { merged }),
+        proptest::collection::vec(bytes(), 0..6).prop_map(|files| Reply::Contents { files }),
     ]
 }
 

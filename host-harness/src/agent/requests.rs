@@ -261,6 +261,31 @@ impl Client {
         .await
     }
 
+    /// What is in each of these small files, in order, read at one time.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; when one cannot be read, and when they hold more than
+    /// [`agent_protocol::CONTENTS`] bytes together.
+    pub async fn read_files(
+        &self,
+        paths: &[&str],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Vec<Vec<u8>>, AgentError> {
+        let wanted = paths.len();
+        let paths = paths.iter().map(|path| (*path).into()).collect();
+        self.ask(
+            Request::ReadFiles { paths },
+            deadline,
+            |reply| match reply {
+                Reply::Contents { files } if files.len() == wanted => {
+                    Some(files.into_iter().map(|file| file.0).collect())
+                }
+                _ => None,
+            },
+        )
+        .await
+    }
+
     /// Begins an orderly reboot.
     ///
     /// # Errors

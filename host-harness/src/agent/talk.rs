@@ -193,6 +193,10 @@ pub(super) fn describe(request: &Request) -> String {
         Request::Power { action, how } => format!("{how:?} {action:?}").to_lowercase(),
         Request::SysRq { key } => format!("sysrq {}", key.escape_ascii()),
         Request::Reclaim { caches } => format!("reclaim caches, slabs of {caches}"),
+        Request::ReadFiles { paths } => {
+            let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            format!("read {}", paths.join(" "))
+        }
     }
 }
 
@@ -212,5 +216,9 @@ fn summary(reply: &Reply) -> String {
         Reply::Mark { next } => format!("next record {next}"),
         Reply::Reclaimed { merged } if merged.is_empty() => "done".to_owned(),
         Reply::Reclaimed { merged } => format!("done; merged: {}", merged.join(", ")),
+        Reply::Contents { files } => {
+            let bytes: Vec<String> = files.iter().map(|file| file.len().to_string()).collect();
+            format!("{} bytes", bytes.join(", "))
+        }
     }
 }

@@ -33,7 +33,7 @@ pub struct Guest(Arc<Inner>);
 struct Inner {
     machine: Arc<Machine>,
     client: Client,
-    boot_id: String,
+    boot_id: OnceCell<String>,
     patience: Duration,
     resets_before: u32,
     powered_off: AtomicBool,
@@ -109,32 +109,51 @@ impl Guest {
         client: Client,
         patience: Duration,
     ) -> Result<Guest, Failure> {
-        // Not `info`: its facts cost a fork that has just woken up a tenth of a second.
-        let boot_id = client
-            .get_file(BOOT_ID, BOOT_ID_BYTES, FIRST_ANSWER)
-            .await
-            .map_err(|source| Failure::Agent {
-                doing: format!("read {BOOT_ID}"),
-                source,
-            })?;
-        let boot_id = String::from_utf8_lossy(&boot_id.bytes).trim().to_owned();
-        Ok(Guest(Arc::new(Inner {
+        let guest = Guest::new(machine, client, patience);
+        guest.get_to_know().await?;
+        Ok(guest)
+    }
+
+    /// The same, not asked for anything yet: [`Guest::get_to_know`] comes before anybody wants its boot id.
+    pub(super) fn new(machine: Arc<Machine>, client: Client, patience: Duration) -> Guest {
+        Guest(Arc::new(Inner {
             resets_before: machine.resets(),
             powered_off: AtomicBool::new(false),
             tools: AtomicBool::new(false),
             machine,
             client,
-            boot_id,
+            boot_id: OnceCell::new(),
             patience,
             mark: OnceCell::new(),
             kernel_log: Mutex::default(),
             notes: Mutex::default(),
-        })))
+        }))
     }
 
-    /// The kernel's id of this boot (`/proc/sys/kernel/random/boot_id`).
+    /// Learns which boot this is.
+    ///
+    /// # Errors
+    /// When the guest does not even tell its boot id.
+    pub(super) async fn get_to_know(&self) -> Result<(), Failure> {
+        // Not `info`: its facts cost a fork that has just woken up a tenth of a second.
+        let ask = || async {
+            let id = self
+                .0
+                .client
+                .get_file(BOOT_ID, BOOT_ID_BYTES, FIRST_ANSWER)
+                .await?;
+            Ok(String::from_utf8_lossy(&id.bytes).trim().to_owned())
+        };
+        let learnt = self.0.boot_id.get_or_try_init(ask).await;
+        learnt.map(drop).map_err(|source| Failure::Agent {
+            doing: format!("read {BOOT_ID}"),
+            source,
+        })
+    }
+
+    /// The kernel's id of this boot (`/proc/sys/kernel/random/boot_id`); empty until it is known.
     pub fn boot_id(&self) -> &str {
-        &self.0.boot_id
+        self.0.boot_id.get().map_or("", String::as_str)
     }
 
     /// Whether the story has shut it down itself, in good order.

@@ -1,8 +1,8 @@
 //! Taking the leak ledger in a settled guest, before a story and after it.
 //!
-//! Reading costs a few small requests to the agent, all under way at once, and letting the guest settle
-//! one more; no program runs in it, for under emulation one takes as long as all of this together. A slab cache that SLUB has merged with one of another owner has no
-//! line in `/proc/slabinfo` and cannot be counted. The in-tree module's is never merged, for it has a
+//! Reading costs one small request to the agent, and letting the guest settle one more; no program runs
+//! in it, for under emulation one takes as long as all of this together. A slab cache that SLUB has
+//! merged with one of another owner has no line in `/proc/slabinfo` and cannot be counted. The in-tree module's is never merged, for it has a
 //! constructor (mm/slab_common.c, `slab_unmergeable`); that of another tree may be, and is then named
 //! in the report: booting every image with `slab_nomerge` for that would change what is tested.
 
@@ -17,8 +17,14 @@ use crate::verdict::taint::Taint;
 /// How long reading the ledger, or letting the guest settle for it, may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Largest file of `/proc` that is read, in bytes.
-const LARGEST: u64 = 4 << 20;
+/// What the ledger is drawn from.
+const FILES: [&str; 5] = [
+    "/proc/modules",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/tainted",
+    "/proc/mounts",
+    "/proc/partitions",
+];
 
 /// What the kernel gives back late (an RCU grace period, a work queue) is waited for this often, this
 /// long each time. A clean guest is clean at the first look.
@@ -30,13 +36,13 @@ const LATE: [Duration; 3] = [
 
 /// The ledger now.
 pub(super) async fn take(guest: &Guest, source: &SourceConfig) -> Result<Ledger, Failure> {
-    let (modules, slabs, taint, mounts, devices) = tokio::try_join!(
-        read(guest, "/proc/modules"),
-        read(guest, "/proc/slabinfo"),
-        read(guest, "/proc/sys/kernel/tainted"),
-        read(guest, "/proc/mounts"),
-        read(guest, "/proc/partitions"),
-    )?;
+    let asked = guest.client().read_files(&FILES, PATIENCE);
+    let files = guest
+        .ask("read what the ledger is drawn from", asked)
+        .await?;
+    let mut files = files.iter().map(|file| String::from_utf8_lossy(file));
+    let [modules, slabs, taint, mounts, devices] =
+        std::array::from_fn(|_| files.next().unwrap_or_default());
     let mounts = ledger::mounts(&mounts).map_err(malformed)?;
     let mut open_files = std::collections::BTreeSet::new();
     let ours = || mounts.keys().filter(|mount| mount.kind == source.fstype);
@@ -97,12 +103,6 @@ async fn settle(guest: &Guest, source: &SourceConfig) -> Result<(), Failure> {
         guest.note(note).await;
     }
     Ok(())
-}
-
-async fn read(guest: &Guest, file: &str) -> Result<String, Failure> {
-    let content = guest.client().get_file(file, LARGEST, PATIENCE);
-    let content = guest.ask(&format!("read {file}"), content).await?;
-    Ok(String::from_utf8_lossy(&content.bytes).into_owned())
 }
 
 /// A guest whose `/proc` is not what it should be has failed; nothing is known of its leaks.

@@ -311,7 +311,7 @@ impl Lab {
             self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
-            let guest = Guest::adopt(machine, fork.agent, self.deadline()).await?;
+            let guest = Guest::new(machine, fork.agent, self.deadline());
             self.seen.push(guest.clone());
             if !matches!(self.instead, Instead::Own) {
                 subject::take_out(&guest, &self.source().module).await?;
@@ -322,14 +322,18 @@ impl Lab {
             };
             let before = match loaded {
                 Some(subject) => {
-                    guest.mark().await?;
+                    tokio::try_join!(guest.get_to_know(), guest.mark())?;
                     self.follow(&guest).await;
                     subject.load(&guest).await?;
                     ledger::take(&guest, self.source()).await?
                 }
                 None => {
-                    let ((), before) =
-                        tokio::try_join!(guest.mark(), ledger::take(&guest, self.source()))?;
+                    // All under way at once: one round trip under emulation costs what they all do.
+                    let ((), (), before) = tokio::try_join!(
+                        guest.get_to_know(),
+                        guest.mark(),
+                        ledger::take(&guest, self.source())
+                    )?;
                     self.follow(&guest).await;
                     before
                 }

@@ -416,14 +416,16 @@ impl Machine {
     /// # Errors
     /// When its processes cannot be waited for.
     pub async fn kill(self) -> Result<(), MachineError> {
-        let children = [take(&self.qemu), take(&self.daemon)];
-        for child in children.into_iter().flatten() {
-            let mut child = child;
-            child
+        // Both at once: each end is a process more to wait for.
+        let end = async |child: Option<keeper::Child>| match child {
+            Some(mut child) => child
                 .kill()
                 .await
-                .map_err(MachineError::io("cannot end a machine's process"))?;
-        }
+                .map_err(MachineError::io("cannot end a machine's process")),
+            None => Ok(()),
+        };
+        let (qemu, daemon) = tokio::join!(end(take(&self.qemu)), end(take(&self.daemon)));
+        qemu.and(daemon)?;
         // What is in the console's socket still reaches the log.
         tokio::time::timeout(Duration::from_secs(1), self.console.ended())
             .await
