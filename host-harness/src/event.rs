@@ -99,6 +99,21 @@ pub struct CaseResult {
 }
 
 impl CaseResult {
+    /// A result of which nothing more is known.
+    pub fn new(case: CaseId, outcome: Outcome) -> CaseResult {
+        CaseResult {
+            case,
+            outcome,
+            took: Duration::ZERO,
+            properties: Vec::new(),
+            transcript: String::new(),
+            kernel_log: String::new(),
+            parts: Vec::new(),
+            earlier: Vec::new(),
+            dossier: None,
+        }
+    }
+
     /// Whether it passed only after it had not.
     pub fn is_flaky(&self) -> bool {
         self.outcome == Outcome::Pass && !self.earlier.is_empty()

@@ -190,17 +190,7 @@ async fn run_or_skip(
     let manifest = &setup.image.manifest;
     match check.skip_reason(&manifest.source.config, &manifest.signing) {
         None => again(retries, once).await,
-        Some(reason) => CaseResult {
-            case: case_id(setup, check),
-            outcome: Outcome::Skip { reason },
-            took: Duration::ZERO,
-            properties: Vec::new(),
-            transcript: String::new(),
-            kernel_log: String::new(),
-            parts: Vec::new(),
-            earlier: Vec::new(),
-            dossier: None,
-        },
+        Some(reason) => CaseResult::new(case_id(setup, check), Outcome::Skip { reason }),
     }
 }
 
@@ -520,21 +510,14 @@ mod tests {
     }
 
     fn result(outcome: Outcome) -> CaseResult {
-        CaseResult {
-            case: CaseId {
+        CaseResult::new(
+            CaseId {
                 variant: "minimal".into(),
                 tier: crate::checks::Tier::Quick,
                 check: "x".into(),
             },
             outcome,
-            took: Duration::ZERO,
-            properties: Vec::new(),
-            transcript: String::new(),
-            kernel_log: String::new(),
-            parts: Vec::new(),
-            earlier: Vec::new(),
-            dossier: None,
-        }
+        )
     }
 
     /// Runs `again` on these outcomes, one a try.

@@ -311,19 +311,18 @@ mod tests {
 
     fn result(check: &Check, outcome: Outcome) -> CaseResult {
         CaseResult {
-            case: CaseId {
-                variant: "minimal".into(),
-                tier: check.tier,
-                check: check.name.into(),
-            },
-            outcome,
             took: Duration::from_millis(1500),
             properties: vec![("boot-id".into(), "b1".into())],
             transcript: "$ true".into(),
             kernel_log: "[    0.0] Linux".into(),
-            parts: Vec::new(),
-            earlier: Vec::new(),
-            dossier: None,
+            ..CaseResult::new(
+                CaseId {
+                    variant: "minimal".into(),
+                    tier: check.tier,
+                    check: check.name.into(),
+                },
+                outcome,
+            )
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 
@@ -205,10 +204,7 @@ impl Sheet {
         let mut records = Vec::new();
         for record in &self.kernel_log {
             evidence.kernel_log.push_str(&show(record));
-            let at = Duration::from_micros(record.time_us);
-            let (sequence, facility) = (record.sequence, record.facility);
-            let text = &record.text;
-            records.push(Record::kmsg(sequence, facility, record.level, at, text));
+            records.push(Record::from(record));
         }
         let mut lines = self.console.since(Mark::START).0;
         if let Some(until) = self.until {
@@ -306,6 +302,8 @@ impl Evidence {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::verdict::{Expected, Matcher};
 

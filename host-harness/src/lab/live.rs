@@ -133,11 +133,7 @@ async fn next(stream: &mut Option<KmsgStream>) -> Option<Vec<Record>> {
         return std::future::pending().await;
     };
     let (records, _lost) = stream.next().await.ok()??;
-    let record = |r: agent_protocol::message::KmsgRecord| {
-        let at = Duration::from_micros(r.time_us);
-        Record::kmsg(r.sequence, r.facility, r.level, at, &r.text)
-    };
-    Some(records.into_iter().map(record).collect())
+    Some(records.iter().map(Record::from).collect())
 }
 
 /// What has come, and when.

@@ -138,13 +138,8 @@ impl Lab {
 
     /// What a machine that is to be no more in the lab has said.
     async fn judge_so_far(&self, guest: &Guest, when: &str) -> Result<(), Failure> {
-        let mut records: Vec<Record> = Vec::new();
-        for record in guest.kernel_log().await {
-            let at = std::time::Duration::from_micros(record.time_us);
-            let (sequence, facility) = (record.sequence, record.facility);
-            let text = &record.text;
-            records.push(Record::kmsg(sequence, facility, record.level, at, text));
-        }
+        let log = guest.kernel_log().await;
+        let mut records: Vec<Record> = log.iter().map(Record::from).collect();
         let lines = guest.machine().console().since(Mark::START).0;
         records.extend(lines.iter().map(|line| Record::console(&line.text)));
         let findings = judge(&records, &self.check.expectations());

@@ -71,13 +71,7 @@ pub(super) async fn take_out(guest: &Guest, module: &str) -> Result<(), Failure>
             other => other,
         })?;
     let log = guest.kernel_log_since(mark).await?;
-    let records: Vec<Record> = log
-        .iter()
-        .map(|r| {
-            let at = Duration::from_micros(r.time_us);
-            Record::kmsg(r.sequence, r.facility, r.level, at, &r.text)
-        })
-        .collect();
+    let records: Vec<Record> = log.iter().map(Record::from).collect();
     match judge(&records, &Expectations::none()).first() {
         Some(finding) => Err(bad(format!(
             "it does not unload cleanly ({})",

@@ -382,27 +382,19 @@ fn html_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::event::CaseId;
 
     fn result(name: &str, outcome: Outcome) -> CaseResult {
-        CaseResult {
-            case: CaseId {
+        CaseResult::new(
+            CaseId {
                 variant: "minimal".into(),
                 tier: Tier::Quick,
                 check: name.into(),
             },
             outcome,
-            took: Duration::ZERO,
-            properties: Vec::new(),
-            transcript: String::new(),
-            kernel_log: String::new(),
-            parts: Vec::new(),
-            earlier: Vec::new(),
-            dossier: None,
-        }
+        )
     }
 
     fn all_pass() -> Vec<CaseResult> {

@@ -289,19 +289,18 @@ mod tests {
 
     fn result(check: &str, outcome: Outcome, transcript: &str) -> CaseResult {
         CaseResult {
-            case: CaseId {
-                variant: "minimal".into(),
-                tier: Tier::Quick,
-                check: check.into(),
-            },
-            outcome,
             took: std::time::Duration::from_micros(1_500_999),
             properties: vec![("boot-id".into(), "b<1>\"".into())],
             transcript: transcript.into(),
             kernel_log: "[    0.0] Linux".into(),
-            parts: Vec::new(),
-            earlier: Vec::new(),
-            dossier: None,
+            ..CaseResult::new(
+                CaseId {
+                    variant: "minimal".into(),
+                    tier: Tier::Quick,
+                    check: check.into(),
+                },
+                outcome,
+            )
         }
     }
 

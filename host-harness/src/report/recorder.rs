@@ -134,19 +134,15 @@ mod tests {
 
     fn result(check: &str, outcome: Outcome) -> Event {
         Event::CaseFinished(Box::new(CaseResult {
-            case: CaseId {
-                variant: "minimal".into(),
-                tier: Tier::Quick,
-                check: check.into(),
-            },
-            outcome,
             took: Duration::from_millis(1500),
-            properties: Vec::new(),
-            transcript: String::new(),
-            kernel_log: String::new(),
-            parts: Vec::new(),
-            earlier: Vec::new(),
-            dossier: None,
+            ..CaseResult::new(
+                CaseId {
+                    variant: "minimal".into(),
+                    tier: Tier::Quick,
+                    check: check.into(),
+                },
+                outcome,
+            )
         }))
     }
 

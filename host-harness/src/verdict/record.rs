@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use agent_protocol::message::KmsgRecord;
+
 /// Longest line that is looked at, in bytes; printk's own limit is 1024 (`PRINTKRB_RECORD_MAX`).
 pub const LINE_MAX: usize = 2048;
 
@@ -56,6 +58,14 @@ pub struct Record {
     pub at: Option<Duration>,
     /// The text, without prefix. A kmsg record may have several lines.
     pub text: String,
+}
+
+impl From<&KmsgRecord> for Record {
+    fn from(record: &KmsgRecord) -> Record {
+        let at = Duration::from_micros(record.time_us);
+        let (sequence, facility) = (record.sequence, record.facility);
+        Record::kmsg(sequence, facility, record.level, at, &record.text)
+    }
 }
 
 impl Record {

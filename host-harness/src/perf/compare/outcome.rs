@@ -136,25 +136,24 @@ impl Comparison {
         });
         let title = format!("{} against {}: {}", self.new, self.base, self.verdict());
         CaseResult {
-            case: CaseId {
-                variant: variant.to_owned(),
-                tier: Tier::Full,
-                check: "perf_compare".into(),
-            },
-            outcome: match self.verdict() {
-                Verdict::Better | Verdict::Same => Outcome::Pass,
-                Verdict::Worse => Outcome::fail("performance", title, self.to_string()),
-                Verdict::Unsure => Outcome::Infrastructure {
-                    what: format!("{title}\n{self}"),
-                },
-            },
             took,
             properties: facts.to_vec(),
             transcript: self.to_string(),
-            kernel_log: String::new(),
             parts: parts.collect(),
-            earlier: Vec::new(),
-            dossier: None,
+            ..CaseResult::new(
+                CaseId {
+                    variant: variant.to_owned(),
+                    tier: Tier::Full,
+                    check: "perf_compare".into(),
+                },
+                match self.verdict() {
+                    Verdict::Better | Verdict::Same => Outcome::Pass,
+                    Verdict::Worse => Outcome::fail("performance", title, self.to_string()),
+                    Verdict::Unsure => Outcome::Infrastructure {
+                        what: format!("{title}\n{self}"),
+                    },
+                },
+            )
         }
     }
 }
