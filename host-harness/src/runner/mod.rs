@@ -1,0 +1,270 @@
+//! Runs checks, several at a time and again if need be, and tells the reporters. How one comes from its
+//! lab to its verdict is in [`one`].
+
+mod one;
+
+pub use one::{Judged, judge, lab_of, run_check, run_check_of};
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt;
+
+use self::one::case_id;
+use crate::checks::Check;
+use crate::event::{Attempt, CaseResult, Event, Reporter, Reporters};
+use crate::lab::{Setup, Subject};
+use crate::verdict::Outcome;
+
+/// Reporters that several checks talk to at the same time.
+#[derive(Clone, Default)]
+pub struct SharedReporters(Arc<Mutex<Reporters>>);
+
+impl SharedReporters {
+    /// Reporters that will all see every event.
+    pub fn new(subscribers: Vec<Box<dyn Reporter>>) -> SharedReporters {
+        SharedReporters(Arc::new(Mutex::new(Reporters::new(subscribers))))
+    }
+
+    /// Tells everybody.
+    pub fn emit(&self, event: &Event) {
+        self.lock().emit(event);
+    }
+
+    /// One more from now on.
+    pub fn subscribe(&self, reporter: Box<dyn Reporter>) {
+        self.lock().subscribe(reporter);
+    }
+
+    /// Tells only the last subscriber, what the others have heard already.
+    pub fn catch_up(&self, event: &Event) {
+        self.lock().catch_up(event);
+    }
+
+    /// What could not be reported, each thing once.
+    pub fn failures(&self) -> Vec<String> {
+        self.lock().failures().to_vec()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reporters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many checks came out how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Passed.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Skipped, each with a reason in the report.
+    pub skipped: usize,
+    /// The host could not do its part.
+    pub infrastructure: usize,
+    /// Of those that passed: only after they had not.
+    pub flaky: usize,
+}
+
+impl<'a> FromIterator<&'a CaseResult> for Tally {
+    fn from_iter<I: IntoIterator<Item = &'a CaseResult>>(results: I) -> Tally {
+        let mut tally = Tally::default();
+        for result in results {
+            tally.count(result);
+        }
+        tally
+    }
+}
+
+impl Tally {
+    fn count(&mut self, result: &CaseResult) {
+        self.flaky += usize::from(result.is_flaky());
+        match &result.outcome {
+            Outcome::Pass => self.passed += 1,
+            Outcome::Fail { .. } => self.failed += 1,
+            Outcome::Skip { .. } => self.skipped += 1,
+            Outcome::Infrastructure { .. } => self.infrastructure += 1,
+        }
+    }
+
+    /// 0 when nothing went wrong, 1 when a check failed, 75 when only the host did.
+    pub fn exit_code(&self) -> u8 {
+        match (self.failed, self.infrastructure) {
+            (0, 0) => 0,
+            (0, _) => Outcome::EXIT_INFRASTRUCTURE,
+            _ => 1,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.infrastructure += other.infrastructure;
+        self.flaky += other.flaky;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )?;
+        if self.flaky > 0 {
+            write!(f, ", {} FLAKY: passed only when tried again", self.flaky)?;
+        }
+        match self.infrastructure {
+            0 => Ok(()),
+            n => write!(f, ", {n} could not run (infrastructure)"),
+        }
+    }
+}
+
+/// How many checks to run at once: emulation keeps about one host processor busy per machine.
+pub fn jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// How a run goes about its checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Checks at the same time.
+    pub jobs: usize,
+    /// How often a check that is not green is tried again.
+    pub retries: u32,
+}
+
+/// Runs the checks on one image and reports each as it ends. Checks about other variants are left
+/// out; what is known not to be there to check is skipped, with the reason. The results are
+/// in the order in which they ended.
+pub async fn run(
+    setup: &Arc<Setup>,
+    checks: &[&'static Check],
+    manner: Manner,
+    reporters: &SharedReporters,
+) -> Vec<CaseResult> {
+    run_of(setup, checks, manner, reporters, None).await
+}
+
+/// As [`run`], with a module in the place of the image's own if one is given.
+pub async fn run_of(
+    setup: &Arc<Setup>,
+    checks: &[&'static Check],
+    manner: Manner,
+    reporters: &SharedReporters,
+    subject: Option<&Arc<Subject>>,
+) -> Vec<CaseResult> {
+    let variant = &setup.image.manifest.variant;
+    let checks = checks.iter().filter(|check| check.is_about(variant));
+    futures_util::stream::iter(checks.map(|check| async move {
+        reporters.emit(&Event::CaseStarted {
+            case: case_id(setup, check),
+        });
+        let result = run_or_skip(setup, check, manner.retries, subject).await;
+        reporters.emit(&Event::CaseFinished(Box::new(result.clone())));
+        result
+    }))
+    .buffer_unordered(manner.jobs.max(1))
+    .collect()
+    .await
+}
+
+async fn run_or_skip(
+    setup: &Arc<Setup>,
+    check: &'static Check,
+    retries: u32,
+    subject: Option<&Arc<Subject>>,
+) -> CaseResult {
+    let once = async || match subject {
+        None => run_check(setup, check).await,
+        Some(subject) => run_check_of(setup, check, subject).await,
+    };
+    let manifest = &setup.image.manifest;
+    match check.skip_reason(&manifest.source.config, &manifest.signing) {
+        None => again(retries, once).await,
+        Some(reason) => CaseResult::new(case_id(setup, check), Outcome::Skip { reason }),
+    }
+}
+
+/// Tries until it is green, at most `retries` times more, and keeps what the earlier tries said.
+async fn again(retries: u32, mut attempt: impl AsyncFnMut() -> CaseResult) -> CaseResult {
+    let mut earlier = Vec::new();
+    loop {
+        let result = attempt().await;
+        if result.outcome.is_ok() || earlier.len() >= retries as usize {
+            return CaseResult { earlier, ..result };
+        }
+        earlier.push(Attempt {
+            outcome: result.outcome,
+            transcript: result.transcript,
+            kernel_log: result.kernel_log,
+            dossier: result.dossier,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::CaseId;
+
+    #[test]
+    fn exit_codes_tell_apart_failure_and_infrastructure() {
+        let tally = |failed, infrastructure| Tally {
+            failed,
+            infrastructure,
+            ..Tally::default()
+        };
+        assert_eq!(tally(0, 0).exit_code(), 0);
+        assert_eq!(tally(0, 2).exit_code(), 75);
+        assert_eq!(tally(1, 2).exit_code(), 1);
+        assert_eq!(
+            tally(0, 1).to_string(),
+            "0 passed, 0 failed, 0 skipped, 1 could not run (infrastructure)"
+        );
+        let flaky = Tally {
+            passed: 3,
+            flaky: 1,
+            ..Tally::default()
+        };
+        assert_eq!(
+            flaky.to_string(),
+            "3 passed, 0 failed, 0 skipped, 1 FLAKY: passed only when tried again"
+        );
+    }
+
+    fn result(outcome: Outcome) -> CaseResult {
+        CaseResult::new(
+            CaseId {
+                variant: "minimal".into(),
+                tier: crate::checks::Tier::Quick,
+                check: "x".into(),
+            },
+            outcome,
+        )
+    }
+
+    /// Runs `again` on these outcomes, one a try.
+    async fn tried(retries: u32, outcomes: &[Outcome]) -> CaseResult {
+        let mut outcomes = outcomes.iter().cloned();
+        again(retries, async || {
+            result(outcomes.next().expect("no more tries than these"))
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_pass_after_a_failure_is_flaky_and_says_what_failed() {
+        let fail = Outcome::fail("content", "differs", "");
+        let flaky = tried(2, &[fail.clone(), Outcome::Pass]).await;
+        assert!(flaky.is_flaky());
+        assert_eq!(flaky.earlier[0].outcome, fail);
+        let broken = tried(1, &[fail.clone(), fail.clone()]).await;
+        assert!(!broken.is_flaky() && broken.earlier.len() == 1);
+        assert!(!tried(0, &[Outcome::Pass]).await.is_flaky());
+        assert!(tried(0, &[fail]).await.earlier.is_empty());
+    }
+}
