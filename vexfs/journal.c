@@ -99,20 +99,23 @@ static int vexfs_journal_bmap(journal_t *journal, sector_t *block)
 	return 0;
 }
 
-/* A journal with something in it must be replayed, which a write-protected device forbids. */
+/*
+ * A journal with something in it must be replayed, which a write-protected device forbids. And jbd2
+ * of 6.1 leaves a journal half set up, to divide by zero later, whose superblock is still in memory
+ * and known as good (journal_get_superblock(): "if (buffer_verified(bh)) return 0").
+ */
 static int vexfs_journal_usable(struct super_block *sb)
 {
 	struct buffer_head *bh;
 	bool empty;
 
-	if (!bdev_read_only(sb->s_bdev))
-		return 0;
 	bh = sb_bread(sb, le64_to_cpu(VEXFS_SB(sb)->super->s_journal_start));
 	if (!bh)
 		return -EIO;
+	clear_buffer_verified(bh);
 	empty = !((journal_superblock_t *)bh->b_data)->s_start;
 	brelse(bh);
-	return empty ? 0 : -EROFS;
+	return empty || !bdev_read_only(sb->s_bdev) ? 0 : -EROFS;
 }
 
 int vexfs_journal_open(struct super_block *sb)

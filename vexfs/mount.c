@@ -114,6 +114,12 @@ static int vexfs_read_super(struct super_block *sb, bool silent)
 		pr_err("vexfs (%s): the device's sectors are larger than 4096 bytes\n", sb->s_id);
 		return -EINVAL;
 	}
+	/*
+	 * While somebody (udev, say) holds the device open, an earlier mount's buffers live on, and
+	 * with them the word that they were verified; meanwhile anybody may have written to the device.
+	 */
+	sync_blockdev(sb->s_bdev);
+	invalidate_bdev(sb->s_bdev);
 	sbi->super_bh = sb_bread(sb, 0);
 	if (!sbi->super_bh) {
 		pr_err("vexfs (%s): the superblock cannot be read\n", sb->s_id);

@@ -143,7 +143,18 @@ pub async fn mount(lab: &mut Lab) -> Result<(), Failure> {
         ))
         .await?;
     none_wrong("mount", "a mount does not do as it is told", &said)?;
-    guest.sh(&format!("umount {dir}")).await.map(drop)
+    // Somebody who holds the device open, as udev may, keeps what the kernel has in memory of it alive
+    // from one mount to the next.
+    guest
+        .sh(&format!(
+            "umount {dir}
+             exec 7< {disk}
+             for round in 1 2 3; do
+               mount -t {fstype} {disk} {dir}; echo $round > {dir}/held; rm -f {dir}/file; sync; umount {dir}
+             done"
+        ))
+        .await
+        .map(drop)
 }
 
 /// A damaged directory is answered with an error, and then done as `errors=` says.
@@ -155,11 +166,17 @@ pub async fn errors_option(lab: &mut Lab) -> Result<(), Failure> {
         .sh(&format!("mkdir {dir}/bad; touch {dir}/bad/name {dir}/good"))
         .await?;
     mount.unmount(&guest).await?;
-    // One byte of the directory's block, so that its checksum is wrong.
+    // One byte of the directory's block, so that its checksum is wrong; while somebody holds the device
+    // open, so that the kernel still has the block in memory, as one that it found good.
     guest
         .sh(&format!(
-            "block=$(vexctl --format json dump --path /bad {SCRATCH} | sed -n 's/.*\"start\": \\([0-9]*\\).*/\\1/p')
-             printf X | dd of={SCRATCH} bs=1 seek=$((block * 4096 + 50)) conv=notrunc,fsync status=none"
+            "exec 7< {SCRATCH}
+             mount -t {fstype} {SCRATCH} {dir}; ls {dir}/bad > /dev/null; umount {dir}
+             block=$(vexctl --format json dump --path /bad {SCRATCH} | sed -n 's/.*\"start\": \\([0-9]*\\).*/\\1/p')
+             printf X | dd of={SCRATCH} bs=1 seek=$((block * 4096 + 50)) conv=notrunc status=none
+             mount -t {fstype} -o errors=continue {SCRATCH} {dir}
+             ! ls {dir}/bad 2> /dev/null || {{ echo 'a directory damaged behind its back is listed' >&2; exit 1; }}
+             umount {dir}; sync"
         ))
         .await?;
     lab.point("damaged", &guest).await?;
