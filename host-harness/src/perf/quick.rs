@@ -1,5 +1,8 @@
-//! How much of a quick run's time is the harness' own: what is neither the fork coming up nor the
+//! How much of a quick run's time is the harness' own: what is neither the machine coming up nor the
 //! check at work in it? And how many checks a minute is that?
+//!
+//! Once of the quick tier as `validate` runs it, and once of its checks that work in a fork alone, the
+//! short ones, where the harness has the least to hide behind.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +17,15 @@ use crate::verdict::Outcome;
 
 /// Checks in one run, at least: a short list is repeated.
 const CHECKS: usize = 20;
+
+/// Which checks are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The quick tier.
+    Tier,
+    /// Those of it that work in a fork.
+    Forks,
+}
 
 /// What became of a run.
 pub struct Run {
@@ -55,14 +67,15 @@ impl Reporter for Collector {
     }
 }
 
-/// The quick tier's checks on forks, reported to a JUnit file as ever.
+/// The quick tier's checks, reported to a JUnit file as ever.
 ///
 /// # Errors
 /// When a check does not pass: the time of a run that went wrong says nothing.
-pub async fn run(setup: &Arc<Setup>) -> Result<Run, Failure> {
+pub async fn run(setup: &Arc<Setup>, extent: Extent) -> Result<Run, Failure> {
     let variant = &setup.image.manifest.variant;
+    let in_extent = |check: &Check| extent == Extent::Tier || check.start == Start::Settled;
     let selected: Vec<&'static Check> = checks::selected(Tier::Quick, "")
-        .filter(|check| check.start == Start::Settled && check.is_about(variant))
+        .filter(|check| in_extent(check) && check.is_about(variant))
         .collect();
     let selected: Vec<_> = selected
         .iter()
@@ -99,14 +112,18 @@ pub async fn run(setup: &Arc<Setup>) -> Result<Run, Failure> {
 /// # Errors
 /// As [`run`].
 pub async fn measure(setup: &Arc<Setup>, rounds: usize) -> Result<Vec<Metric>, Failure> {
-    run(setup).await?;
+    run(setup, Extent::Forks).await?;
     let subject = setup.image.manifest.variant.as_str();
-    let mut share = Metric::new("harness/own_share", subject, "%", Direction::Lower);
+    let share = |name| Metric::new(name, subject, "%", Direction::Lower);
+    let mut tier = share("harness/own_share");
+    let mut forks = share("harness/own_share_of_forks");
     let mut rate = Metric::new("harness/checks", subject, "/min", Direction::Higher);
     for _ in 0..rounds {
-        let run = run(setup).await?;
-        share.samples.push(run.own_share());
+        tier.samples
+            .push(run(setup, Extent::Tier).await?.own_share());
+        let run = run(setup, Extent::Forks).await?;
+        forks.samples.push(run.own_share());
         rate.samples.push(run.per_minute());
     }
-    Ok(vec![share, rate])
+    Ok(vec![tier, forks, rate])
 }
