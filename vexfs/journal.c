@@ -272,6 +272,30 @@ struct buffer_head *vexfs_new_table_block(handle_t *handle, struct super_block *
 	return vexfs_blank_block(handle, sb, block, &VEXFS_SB(sb)->inode_trigger);
 }
 
+/*
+ * Whether a block is still to be verified; then it is locked. Of two that read it at the same time
+ * the second must not look at checksums when the first has gone on to change what they are of.
+ */
+static bool vexfs_verify_begin(struct buffer_head *bh)
+{
+	if (buffer_sound(bh))
+		return false;
+	lock_buffer(bh);
+	if (!buffer_sound(bh))
+		return true;
+	unlock_buffer(bh);
+	return false;
+}
+
+/* Ends it; what is wrong, or NULL. */
+static const char *vexfs_verify_end(struct buffer_head *bh, bool good)
+{
+	if (good)
+		set_buffer_sound(bh);
+	unlock_buffer(bh);
+	return good ? NULL : "has a wrong checksum";
+}
+
 /* Reads a block with a header and checks that it is what the caller was told it is. */
 struct buffer_head *vexfs_read_block(struct super_block *sb, u64 block, u32 magic, u32 owner,
 				     u32 generation)
@@ -294,14 +318,13 @@ struct buffer_head *vexfs_read_block(struct super_block *sb, u64 block, u32 magi
 		wrong = "is not the kind of block it should be";
 	else if (le32_to_cpu(h->h_owner) != owner || le32_to_cpu(h->h_generation) != generation)
 		wrong = "belongs to another owner";
-	else if (!buffer_sound(bh) && h->h_checksum != vexfs_block_checksum(sb, bh->b_data))
-		wrong = "has a wrong checksum";
+	else if (vexfs_verify_begin(bh))
+		wrong = vexfs_verify_end(bh, h->h_checksum == vexfs_block_checksum(sb, bh->b_data));
 	if (wrong) {
 		vexfs_error(sb, block, "%s (owner %u)", wrong, owner);
 		brelse(bh);
 		return ERR_PTR(-EUCLEAN);
 	}
-	set_buffer_sound(bh);
 	return bh;
 }
 
@@ -313,22 +336,22 @@ struct buffer_head *vexfs_read_table(struct super_block *sb, u64 block, u32 firs
 {
 	struct buffer_head *bh = sb_bread(sb, block);
 	struct vexfs_inode *raw;
+	const char *wrong;
 	int i;
 
 	if (!bh) {
 		vexfs_error(sb, block, "inode table cannot be read");
 		return ERR_PTR(-EIO);
 	}
-	if (buffer_sound(bh))
+	if (!vexfs_verify_begin(bh))
 		return bh;
 	raw = (struct vexfs_inode *)bh->b_data;
-	for (i = 0; i < VEXFS_INODES_PER_BLOCK; i++) {
-		if (!vexfs_inode_valid(sb, raw + i, first_ino + i)) {
-			vexfs_error(sb, block, "inode %u has a wrong checksum", first_ino + i);
-			return bh;
-		}
-	}
-	set_buffer_sound(bh);
+	for (i = 0; i < VEXFS_INODES_PER_BLOCK; i++)
+		if (!vexfs_inode_valid(sb, raw + i, first_ino + i))
+			break;
+	wrong = vexfs_verify_end(bh, i == VEXFS_INODES_PER_BLOCK);
+	if (wrong)
+		vexfs_error(sb, block, "inode %u %s", first_ino + i, wrong);
 	return bh;
 }
 

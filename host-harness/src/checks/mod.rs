@@ -222,7 +222,7 @@ pub const REGISTRY: &[Check] = checks! {
     "module_reload" "the module is loaded, used and unloaded again and again on a busy system"
         Full Settled 290 limits::module_reload;
     "mount_cycles" "mounts and unmounts again and again under load, and what was written stays"
-        Full Settled 300 filesystem::mount_cycles, needs: &["persistence"];
+        Full Settled 1200 filesystem::mount_cycles, needs: &["persistence"];
     "pjdfstest" "no case of pjdfstest fails that passes on ext4 in the same guest"
         Full Settled 240 proof::pjdfstest;
     "fsx" "fsx finds the file as it left it, with mmap and direct I/O, for several seeds"

@@ -1,5 +1,5 @@
 //! Runs checks, several at a time and again if need be, and tells the reporters. How one comes from its
-//! lab to its verdict is in [`one`].
+//! lab to its verdict is in `one`.
 
 mod one;
 
