@@ -166,14 +166,15 @@ pub async fn errors_option(lab: &mut Lab) -> Result<(), Failure> {
         .sh(&format!("mkdir {dir}/bad; touch {dir}/bad/name {dir}/good"))
         .await?;
     mount.unmount(&guest).await?;
-    // One byte of the directory's block, so that its checksum is wrong; while somebody holds the device
-    // open, so that the kernel still has the block in memory, as one that it found good.
+    // One byte of the directory's block, so that only its checksum is wrong. It is written by somebody
+    // who holds the device open, so that the kernel still has the block in memory, as one that it found
+    // good: udev has the partitions looked for anew when a writer closes it, and all is forgotten.
     guest
         .sh(&format!(
-            "exec 7< {SCRATCH}
+            "exec 7<> {SCRATCH}
              mount -t {fstype} {SCRATCH} {dir}; ls {dir}/bad > /dev/null; umount {dir}
              block=$(vexctl --format json dump --path /bad {SCRATCH} | sed -n 's/.*\"start\": \\([0-9]*\\).*/\\1/p')
-             printf X | dd of={SCRATCH} bs=1 seek=$((block * 4096 + 50)) conv=notrunc status=none
+             printf X | dd bs=1 seek=$((block * 4096 + 50)) conv=notrunc status=none >&7
              mount -t {fstype} -o errors=continue {SCRATCH} {dir}
              ! ls {dir}/bad 2> /dev/null || {{ echo 'a directory damaged behind its back is listed' >&2; exit 1; }}
              umount {dir}; sync"
