@@ -102,7 +102,8 @@ static int vexfs_journal_bmap(journal_t *journal, sector_t *block)
 /*
  * A journal with something in it must be replayed, which a write-protected device forbids. And jbd2
  * of 6.1 leaves a journal half set up, to divide by zero later, whose superblock is still in memory
- * and known as good (journal_get_superblock(): "if (buffer_verified(bh)) return 0").
+ * and known as good (journal_get_superblock(): "if (buffer_verified(bh)) return 0"), as it can be
+ * although vexfs_read_super() drops what nobody uses.
  */
 static int vexfs_journal_usable(struct super_block *sb)
 {

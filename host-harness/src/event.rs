@@ -67,6 +67,17 @@ pub struct CaseId {
     pub check: String,
 }
 
+impl CaseId {
+    /// The check of that name on an image of that variant.
+    pub fn new(variant: impl Into<String>, tier: Tier, check: impl Into<String>) -> CaseId {
+        CaseId {
+            variant: variant.into(),
+            tier,
+            check: check.into(),
+        }
+    }
+}
+
 impl std::fmt::Display for CaseId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}::{}::{}", self.variant, self.tier, self.check)

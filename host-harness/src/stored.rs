@@ -315,14 +315,7 @@ mod tests {
             properties: vec![("boot-id".into(), "b1".into())],
             transcript: "$ true".into(),
             kernel_log: "[    0.0] Linux".into(),
-            ..CaseResult::new(
-                CaseId {
-                    variant: "minimal".into(),
-                    tier: check.tier,
-                    check: check.name.into(),
-                },
-                outcome,
-            )
+            ..CaseResult::new(CaseId::new("minimal", check.tier, check.name), outcome)
         }
     }
 

@@ -6,7 +6,7 @@ use agent_protocol::message::{
     DirEntry, FileStat, GuestPath, ModuleInfo, ModuleSource, MountRequest, Pong, PowerAction,
     PowerHow, SystemInfo, UnmountFlags,
 };
-use agent_protocol::{Event, Reply, Request};
+use agent_protocol::{Bytes, Event, Reply, Request};
 
 use super::talk::Next;
 use super::{AgentError, Client, Deadline};
@@ -266,23 +266,19 @@ impl Client {
     /// # Errors
     /// See [`AgentError`]; when one cannot be read, and when they hold more than
     /// [`agent_protocol::CONTENTS`] bytes together.
-    pub async fn read_files(
+    pub async fn read_files<const N: usize>(
         &self,
-        paths: &[&str],
+        paths: [&str; N],
         deadline: impl Into<Deadline>,
-    ) -> Result<Vec<Vec<u8>>, AgentError> {
-        let wanted = paths.len();
-        let paths = paths.iter().map(|path| (*path).into()).collect();
-        self.ask(
-            Request::ReadFiles { paths },
-            deadline,
-            |reply| match reply {
-                Reply::Contents { files } if files.len() == wanted => {
-                    Some(files.into_iter().map(|file| file.0).collect())
-                }
-                _ => None,
-            },
-        )
+    ) -> Result<[Vec<u8>; N], AgentError> {
+        let paths = paths.map(Into::into).to_vec();
+        let request = Request::ReadFiles { paths };
+        self.ask(request, deadline, |reply| match reply {
+            Reply::Contents { files } => <[Bytes; N]>::try_from(files)
+                .ok()
+                .map(|files| files.map(|file| file.0)),
+            _ => None,
+        })
         .await
     }
 

@@ -117,7 +117,7 @@ impl Remains {
             sheet
                 .events
                 .extend(guest.has_reset().then_some(MachineEvent::GuestReset));
-            sheet.boot_id = Some(guest.boot_id().to_owned());
+            sheet.boot_id = Some(guest.boot_id().to_owned()).filter(|id| !id.is_empty());
             match words {
                 Some(words) => {
                     let mark = guest.marked();

@@ -36,13 +36,12 @@ const LATE: [Duration; 3] = [
 
 /// The ledger now.
 pub(super) async fn take(guest: &Guest, source: &SourceConfig) -> Result<Ledger, Failure> {
-    let asked = guest.client().read_files(&FILES, PATIENCE);
+    let files = guest.client().read_files(FILES, PATIENCE);
     let files = guest
-        .ask("read what the ledger is drawn from", asked)
+        .ask("read what the ledger is drawn from", files)
         .await?;
-    let mut files = files.iter().map(|file| String::from_utf8_lossy(file));
     let [modules, slabs, taint, mounts, devices] =
-        std::array::from_fn(|_| files.next().unwrap_or_default());
+        files.each_ref().map(|file| String::from_utf8_lossy(file));
     let mounts = ledger::mounts(&mounts).map_err(malformed)?;
     let mut open_files = std::collections::BTreeSet::new();
     let ours = || mounts.keys().filter(|mount| mount.kind == source.fstype);

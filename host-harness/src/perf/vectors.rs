@@ -7,7 +7,7 @@ pub const COUNT: usize = 1000;
 pub const DIMENSIONS: usize = 64;
 
 /// How often one sample searches; the median of these counts.
-pub const SEARCHES: u32 = 9;
+pub const SEARCHES: usize = 9;
 
 /// `rows` vectors as a file of NumPy (format 1.0, little-endian binary32, one row after the other),
 /// which `vexctl vector` reads.

@@ -232,26 +232,30 @@ impl Workbench {
                 vectors::SEARCHES
             ))
             .await?;
-        let times: Vec<f64> = said.lines().filter_map(|line| line.parse().ok()).collect();
-        let lost = || {
+        let Some((put, search, there)) = vector_times(&said) else {
             let why = "the guest's clock is not understood";
-            Failure::check("vectors", why, said.clone())
+            return Err(Failure::check("vectors", why, said));
         };
-        let [begin, ref searches @ .., end] = times[..] else {
-            return Err(lost());
-        };
-        if searches.len() != vectors::SEARCHES as usize + 1 {
-            return Err(lost());
-        }
-        let (put, found) = (searches[0], searches[vectors::SEARCHES as usize]);
-        // Now and then one is held up by something else in the guest that wakes up.
-        let each: Vec<f64> = searches.windows(2).map(|pair| pair[1] - pair[0]).collect();
         Ok(VectorTimes {
-            put: (put - begin) / vectors::COUNT as f64,
-            search: statistics::median(&each).ok_or_else(lost)?,
-            in_user_space: self.in_user_space.then_some(end - found),
+            put: put / vectors::COUNT as f64,
+            search,
+            in_user_space: self.in_user_space.then_some(there),
         })
     }
+}
+
+/// What the import, a search and the search in user space took, by the clock read between them. Now and
+/// then a search is held up by something else in the guest that wakes up: the median counts.
+fn vector_times(said: &str) -> Option<(f64, f64, f64)> {
+    let clock: Vec<f64> = said.lines().filter_map(|line| line.parse().ok()).collect();
+    let took: Vec<f64> = clock.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let [put, ref searches @ .., there] = took[..] else {
+        return None;
+    };
+    if searches.len() != vectors::SEARCHES {
+        return None;
+    }
+    Some((put, statistics::median(searches)?, there))
 }
 
 impl Done {

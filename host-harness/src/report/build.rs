@@ -382,19 +382,11 @@ fn html_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::event::CaseId;
 
     fn result(name: &str, outcome: Outcome) -> CaseResult {
-        CaseResult::new(
-            CaseId {
-                variant: "minimal".into(),
-                tier: Tier::Quick,
-                check: name.into(),
-            },
-            outcome,
-        )
+        CaseResult::new(CaseId::new("minimal", Tier::Quick, name), outcome)
     }
 
     fn all_pass() -> Vec<CaseResult> {

@@ -293,14 +293,7 @@ mod tests {
             properties: vec![("boot-id".into(), "b<1>\"".into())],
             transcript: transcript.into(),
             kernel_log: "[    0.0] Linux".into(),
-            ..CaseResult::new(
-                CaseId {
-                    variant: "minimal".into(),
-                    tier: Tier::Quick,
-                    check: check.into(),
-                },
-                outcome,
-            )
+            ..CaseResult::new(CaseId::new("minimal", Tier::Quick, check), outcome)
         }
     }
 

@@ -135,14 +135,7 @@ mod tests {
     fn result(check: &str, outcome: Outcome) -> Event {
         Event::CaseFinished(Box::new(CaseResult {
             took: Duration::from_millis(1500),
-            ..CaseResult::new(
-                CaseId {
-                    variant: "minimal".into(),
-                    tier: Tier::Quick,
-                    check: check.into(),
-                },
-                outcome,
-            )
+            ..CaseResult::new(CaseId::new("minimal", Tier::Quick, check), outcome)
         }))
     }
 

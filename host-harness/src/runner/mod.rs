@@ -238,11 +238,7 @@ mod tests {
 
     fn result(outcome: Outcome) -> CaseResult {
         CaseResult::new(
-            CaseId {
-                variant: "minimal".into(),
-                tier: crate::checks::Tier::Quick,
-                check: "x".into(),
-            },
+            CaseId::new("minimal", crate::checks::Tier::Quick, "x"),
             outcome,
         )
     }

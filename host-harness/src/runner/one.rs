@@ -1,21 +1,18 @@
 //! One check: gives it its lab, keeps its deadline, and lets both judges speak.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checks::{Check, SMOKE, Start};
-use crate::dossier::{self, Broken};
+use crate::dossier::{self, Broken, DossierError};
 use crate::event::{CaseId, CaseResult, Part};
 use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
 use crate::verdict::{Finding, Outcome};
 
 /// What a check on an image is called in reports.
 pub(super) fn case_id(setup: &Setup, check: &Check) -> CaseId {
-    CaseId {
-        variant: setup.image.manifest.variant.clone(),
-        tier: check.tier,
-        check: check.name.to_owned(),
-    }
+    CaseId::new(&setup.image.manifest.variant, check.tier, check.name)
 }
 
 /// One check from machine to verdict. Never fails: whatever happens is an outcome.
@@ -126,55 +123,14 @@ impl Judged {
     }
 
     /// Writes the dossier if there is to be one, and ends the machines.
-    pub async fn close(self) -> CaseResult {
-        let Judged {
-            outcome,
-            steps,
-            took,
-            begin,
-            setup,
-            check,
-            case,
-            story,
-            parts,
-            seed,
-            spent,
-            subject,
-            mut remains,
-            evidence,
-        } = self;
-        let dossier = match setup.dossiers.wants(&outcome) {
-            true => {
-                let last_words = remains.last_words();
-                let exhibits = remains.exhibits.files().to_vec();
-                let found = dossier::Case {
-                    case: &case,
-                    about: check.about,
-                    deadline: setup.stretched(check.deadline()),
-                    took,
-                    outcome: &outcome,
-                    findings: &evidence.findings,
-                    last_words: last_words.as_deref(),
-                    deaf: remains.deaf(),
-                    seed,
-                    breaks: setup.breaks.iter().map(Broken::from).collect(),
-                    properties: &evidence.properties,
-                    transcript: &evidence.transcript,
-                    kernel_log: &evidence.kernel_log,
-                    image: &setup.image,
-                    subject: subject.as_deref(),
-                    tools: &setup.tools,
-                    exhibits: &exhibits,
-                    boot_deadline: setup.stretched(setup.boot_deadline),
-                };
-                let machines = &mut remains.machines;
-                Some(dossier::write(&setup.dossiers, &setup.layout, &found, machines).await)
-            }
+    pub async fn close(mut self) -> CaseResult {
+        let dossier = match self.setup.dossiers.wants(&self.outcome) {
+            true => Some(self.write_dossier().await),
             false => None,
         };
         // What reached the consoles meanwhile counts too.
-        let mut evidence = remains.end().await;
-        let outcome = evidence.judge(&story);
+        let mut evidence = self.remains.end().await;
+        let outcome = evidence.judge(&self.story);
         let dossier = match dossier {
             Some(Ok(dir)) => Some(dir),
             Some(Err(error)) => {
@@ -186,31 +142,61 @@ impl Judged {
         };
         let seconds =
             |name: &str, time: Duration| (name.into(), format!("{:.3}", time.as_secs_f64()));
-        let own = begin.elapsed().saturating_sub(spent.machine + spent.story);
+        let spent = self.spent;
+        let own = self
+            .begin
+            .elapsed()
+            .saturating_sub(spent.machine + spent.story);
         evidence.properties.extend([
             seconds("seconds-machine", spent.machine),
             seconds("seconds-story", spent.story),
             seconds("seconds-harness", own),
         ]);
-        let steps = steps.iter();
+        let steps = self.steps.iter();
         evidence
             .properties
             .extend(steps.map(|(name, time)| seconds(&format!("seconds-step-{name}"), *time)));
-        if let Some(subject) = &subject {
+        if let Some(subject) = &self.subject {
             let module = ("module-sha256".to_owned(), subject.sha256.clone());
             evidence.properties.push(module);
         }
         CaseResult {
-            case,
-            outcome,
-            took,
+            took: self.took,
             properties: evidence.properties,
             transcript: evidence.transcript,
             kernel_log: evidence.kernel_log,
-            parts,
-            earlier: Vec::new(),
+            parts: self.parts,
             dossier,
+            ..CaseResult::new(self.case, outcome)
         }
+    }
+
+    async fn write_dossier(&mut self) -> Result<PathBuf, DossierError> {
+        let (setup, check) = (&self.setup, self.check);
+        let last_words = self.remains.last_words();
+        let exhibits = self.remains.exhibits.files().to_vec();
+        let found = dossier::Case {
+            case: &self.case,
+            about: check.about,
+            deadline: setup.stretched(check.deadline()),
+            took: self.took,
+            outcome: &self.outcome,
+            findings: &self.evidence.findings,
+            last_words: last_words.as_deref(),
+            deaf: self.remains.deaf(),
+            seed: self.seed,
+            breaks: setup.breaks.iter().map(Broken::from).collect(),
+            properties: &self.evidence.properties,
+            transcript: &self.evidence.transcript,
+            kernel_log: &self.evidence.kernel_log,
+            image: &setup.image,
+            subject: self.subject.as_deref(),
+            tools: &setup.tools,
+            exhibits: &exhibits,
+            boot_deadline: setup.stretched(setup.boot_deadline),
+        };
+        let machines = &mut self.remains.machines;
+        dossier::write(&setup.dossiers, &setup.layout, &found, machines).await
     }
 }
 

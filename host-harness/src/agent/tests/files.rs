@@ -27,17 +27,21 @@ fn names(directory: &Path) -> Vec<String> {
 #[tokio::test]
 async fn small_files_are_read_whole_and_at_one_time() {
     let Pair { client, .. } = pair().await;
-    let read = async |paths: &[&str]| client.read_files(paths, AMPLE).await;
-    let files = read(&["/proc/self/comm", "/dev/null", "/proc/version"])
-        .await
-        .unwrap();
+    let paths = ["/proc/self/comm", "/dev/null", "/proc/version"];
+    let files = client.read_files(paths, AMPLE).await.unwrap();
     assert!(files[1].is_empty() && files[2].starts_with(b"Linux version"));
     assert_eq!(files.len(), 3);
-    assert_eq!(read(&[]).await.unwrap().len(), 0);
-    let absent = read(&["/proc/version", "/no/such/file"]).await.unwrap_err();
+    assert_eq!(client.read_files([], AMPLE).await.unwrap().len(), 0);
+    let absent = client
+        .read_files(["/proc/version", "/no/such/file"], AMPLE)
+        .await
+        .unwrap_err();
     assert_eq!(absent.fault_kind(), Some(FaultKind::NotFound), "{absent}");
     assert!(absent.to_string().contains("/no/such/file"), "{absent}");
-    let endless = read(&["/proc/version", "/dev/zero"]).await.unwrap_err();
+    let endless = client
+        .read_files(["/proc/version", "/dev/zero"], AMPLE)
+        .await
+        .unwrap_err();
     assert_eq!(endless.fault_kind(), Some(FaultKind::Invalid), "{endless}");
     assert!(
         endless.to_string().contains("get it by itself"),

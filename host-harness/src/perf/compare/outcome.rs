@@ -141,11 +141,7 @@ impl Comparison {
             transcript: self.to_string(),
             parts: parts.collect(),
             ..CaseResult::new(
-                CaseId {
-                    variant: variant.to_owned(),
-                    tier: Tier::Full,
-                    check: "perf_compare".into(),
-                },
+                CaseId::new(variant, Tier::Full, "perf_compare"),
                 match self.verdict() {
                     Verdict::Better | Verdict::Same => Outcome::Pass,
                     Verdict::Worse => Outcome::fail("performance", title, self.to_string()),

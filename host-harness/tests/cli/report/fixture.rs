@@ -146,11 +146,7 @@ impl Out {
         });
         let part = |name: String, outcome| Part { name, outcome };
         CaseResult {
-            case: CaseId {
-                variant: variant.into(),
-                tier: check.tier,
-                check: check.name.into(),
-            },
+            case: CaseId::new(variant, check.tier, check.name),
             outcome,
             took: Duration::from_millis(2340),
             properties: vec![
