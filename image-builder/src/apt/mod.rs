@@ -4,6 +4,8 @@
 //! host's apt that fetches; only where it keeps its state is set here. Everything after this module
 //! works offline.
 
+mod complaint;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use keeper::{Failure, Kept};
 use serde::{Deserialize, Serialize};
 
+use self::complaint::{mirror_error, no_snapshot};
 use crate::run::{self, Site};
 use crate::sources::{self, Source};
 use crate::{BuildError, key};
@@ -351,32 +354,6 @@ fn touch(path: &Path) {
     let _best_effort = fs::File::open(path).and_then(|file| file.set_times(now));
 }
 
-/// An archive of past states that answers, but not for this date.
-fn no_snapshot(error: BuildError, sources: &[Source]) -> BuildError {
-    let absent = |said: &str| {
-        ["404", "does not have a Release file", "File not found"]
-            .iter()
-            .any(|word| said.contains(word))
-    };
-    match error {
-        BuildError::Mirror { url, said } if sources.iter().any(|s| s.dated) && absent(&said) => {
-            let source = sources.iter().find(|s| url.starts_with(&s.uri));
-            let address = source.map_or(url, |s| s.uri.clone());
-            let date = address
-                .split('/')
-                .find(|part| part.len() == 16 && part.ends_with('Z'))
-                .unwrap_or_default()
-                .to_owned();
-            BuildError::NoSnapshot {
-                url: address,
-                date,
-                said,
-            }
-        }
-        other => other,
-    }
-}
-
 /// apt.conf(5) settings that do not depend on where we are.
 const OPTIONS: &[&str] = &[
     "APT::Install-Recommends=false",
@@ -454,43 +431,6 @@ fn shell_value(text: &str, name: &str) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-/// Turns apt's failure to fetch into a sentence about the mirror.
-fn mirror_error(error: BuildError, sources: &[Source]) -> BuildError {
-    let BuildError::Step {
-        source: Failure::Ended { tail, log, .. },
-        stage,
-    } = error
-    else {
-        return error;
-    };
-    let (url, said) = first_fetch_error(&tail).unwrap_or_else(|| {
-        let hosts: Vec<_> = sources.iter().map(|source| source.uri.as_str()).collect();
-        (
-            hosts.first().copied().unwrap_or("configured").to_owned(),
-            format!("{stage} failed:\n{tail}\nwhole log: {}", log.display()),
-        )
-    });
-    BuildError::Mirror { url, said }
-}
-
-/// The first address apt could not fetch and why, from its messages.
-fn first_fetch_error(text: &str) -> Option<(String, String)> {
-    text.lines().find_map(|line| {
-        let rest = line.strip_prefix("E: ")?;
-        if let Some(rest) = rest.strip_prefix("Failed to fetch ") {
-            let (url, said) = rest.split_once(' ')?;
-            return Some((url.to_owned(), said.trim().trim_end_matches(':').to_owned()));
-        }
-        let (repository, said) = rest.strip_prefix("The repository '")?.split_once("' ")?;
-        let (uri, suite) = repository.split_once(' ')?;
-        let suite = suite.split(' ').next().unwrap_or(suite);
-        Some((
-            uri.to_owned(),
-            format!("{suite} {}", said.trim_end_matches('.')),
-        ))
-    })
-}
-
 /// `Depends: name (= version)` of a meta package.
 fn exact_dependency(stanza: &str) -> Option<(String, String)> {
     let depends = stanza
@@ -556,28 +496,5 @@ mod tests {
             ))
         );
         assert_eq!(exact_dependency("Package: x\n"), None);
-    }
-
-    #[test]
-    fn apts_complaint_becomes_address_and_reason() {
-        let refused = "Reading package lists...\n\
-            E: Failed to fetch http://m:9/debian/dists/bookworm/InRelease  Could not connect to m:9 (127.0.0.1). - connect (111: Connection refused)\n\
-            E: Some index files failed to download.\n";
-        assert_eq!(
-            first_fetch_error(refused),
-            Some((
-                "http://m:9/debian/dists/bookworm/InRelease".into(),
-                "Could not connect to m:9 (127.0.0.1). - connect (111: Connection refused)".into()
-            ))
-        );
-        let absent = "E: The repository 'http://m/debian-security bookworm-security Release' does not have a Release file.\n";
-        assert_eq!(
-            first_fetch_error(absent),
-            Some((
-                "http://m/debian-security".into(),
-                "bookworm-security does not have a Release file".into()
-            ))
-        );
-        assert_eq!(first_fetch_error("E: Unable to locate package x"), None);
     }
 }
