@@ -53,7 +53,9 @@ apt-get)
     ;;
 apt-config)
     mkdir -p "$FAKES/sources"
-    echo "deb file:/nonexistent/debian bookworm main" >"$FAKES/sources/debian.list"
+    # Two builds ask at the same time: neither may find the file empty.
+    echo "deb file:/nonexistent/debian bookworm main" >"$FAKES/sources/debian.list.$$"
+    mv "$FAKES/sources/debian.list.$$" "$FAKES/sources/debian.list"
     printf "LIST='%s'\nPARTS='%s'\n" "$FAKES/sources.list" "$FAKES/sources/"
     ;;
 apt-cache) printf 'Package: %s\nDepends: linux-image-%s (= 6.1.1-1)\n' "$last" "$release" ;;
