@@ -10,7 +10,7 @@ use crate::machine::{MachineSpec, Version};
 use crate::verdict::Outcome;
 
 /// The only value of [`Facts::format`] this version reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Names of the files of a dossier.
 pub mod files {

@@ -406,7 +406,7 @@ impl Arguments {
         self.add("-object", "rng-random,id=entropy,filename=/dev/urandom");
         self.device(slot::RNG, "virtio-rng-pci", "rng=entropy");
         self.device(slot::PVPANIC, "pvpanic-pci", "");
-        if spec.freezable && spec.vsock == Some(VsockBackend::User) {
+        if spec.reports_free_pages && spec.vsock == Some(VsockBackend::User) {
             // Pages the guest frees are cut out of the memory file, which keeps snapshots and the
             // copies forks make of them small. Not where forks map the snapshot's own file
             // privately: QEMU would cut holes into what they share.

@@ -204,6 +204,11 @@ pub struct MachineSpec {
     /// Whether memory lives in a file that outlasts QEMU, so that the machine can be frozen into a
     /// snapshot.
     pub freezable: bool,
+    /// Whether the guest gives pages it frees back to the host, by a balloon device: it keeps a frozen
+    /// memory file small. For machines booted to be frozen and their forks only: kernels that break
+    /// their virtio devices at shutdown (6.1.192) warn in `virtballoon_free_page_report` when a
+    /// power-off meets a report under way.
+    pub reports_free_pages: bool,
     /// Whether the guest's clocks count the instructions it has executed, one a nanosecond, instead of
     /// following the host's: time in the guest is then the work done, whatever else the host does.
     /// Only under emulation; the guest should have one processor, for several would share the count.
@@ -248,6 +253,7 @@ impl MachineSpec {
             network: Network::default(),
             may_reboot: true,
             freezable: false,
+            reports_free_pages: false,
             counts_instructions: false,
         }
     }

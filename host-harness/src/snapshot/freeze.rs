@@ -106,6 +106,7 @@ async fn make(
     let begin = Instant::now();
     let spec = MachineSpec {
         freezable: true,
+        reports_free_pages: true,
         ..recipe.spec.clone()
     };
     let _ticket = admission::enter(&spec)

@@ -13,7 +13,7 @@ use crate::machine::{
 };
 
 /// Raise it when what is frozen, or how, changes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What a snapshot is made of.
 #[derive(Debug, Clone)]
@@ -83,6 +83,7 @@ impl Recipe {
             network: _,
             may_reboot: _,
             freezable: _,
+            reports_free_pages: _,
             counts_instructions: _,
         } = spec;
         let kernel = kernel.as_ref().map(
@@ -132,6 +133,7 @@ fn shape(spec: &MachineSpec) -> Vec<String> {
     let spec = MachineSpec {
         name: String::new(),
         freezable: true,
+        reports_free_pages: true,
         ..spec.clone()
     };
     let uefi = (spec.firmware == Firmware::Uefi).then(|| ("/code".into(), "/vars".into()));

@@ -84,6 +84,7 @@ fn fork(spec: MachineSpec, wiring: Wiring, shared: bool) -> (MachineSpec, Wiring
     (
         MachineSpec {
             freezable: true,
+            reports_free_pages: true,
             ..spec
         },
         Wiring {
@@ -137,10 +138,24 @@ fn cases() -> Vec<(&'static str, (MachineSpec, Wiring))> {
         }),
         ("tcg-user-invited-uefi", uefi(spec(), wiring())),
         ("direct-kernel", (direct, wiring())),
-        ("freezable", {
+        ("to-be-frozen", {
             let (spec, wiring) = fork(spec(), wiring(), true);
             (
                 spec,
+                Wiring {
+                    vsock: Some(VsockWire::User),
+                    incoming: false,
+                    ..wiring
+                },
+            )
+        }),
+        ("freezable", {
+            let (spec, wiring) = fork(spec(), wiring(), true);
+            (
+                MachineSpec {
+                    reports_free_pages: false,
+                    ..spec
+                },
                 Wiring {
                     vsock: Some(VsockWire::User),
                     incoming: false,
