@@ -116,7 +116,12 @@ static int vexfs_journal_usable(struct super_block *sb)
 	clear_buffer_verified(bh);
 	empty = !((journal_superblock_t *)bh->b_data)->s_start;
 	brelse(bh);
-	return empty || !bdev_read_only(sb->s_bdev) ? 0 : -EROFS;
+	if (empty)
+		return 0;
+	if (bdev_read_only(sb->s_bdev))
+		return -EROFS;
+	pr_info("vexfs (%s): not unmounted in order, replaying the journal\n", sb->s_id);
+	return 0;
 }
 
 int vexfs_journal_open(struct super_block *sb)

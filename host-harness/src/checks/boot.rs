@@ -123,6 +123,8 @@ pub async fn boots_twice(lab: &mut Lab) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What VexFS says when it finds a file system as a crash leaves it.
+const REPLAYED: &str = "not unmounted in order, replaying the journal";
 /// Where the file system under test is mounted at every boot.
 const KEPT: &str = "/srv/kept";
 
@@ -154,7 +156,25 @@ pub async fn power_cycle(lab: &mut Lab) -> Result<(), Failure> {
     guest.power_off().await?;
     let guest = lab.power_up(guest).await?;
     still_kept(&guest, "a power-off").await?;
+    unmounted_in_order(&guest, lab).await?;
     guest.power_off().await
+}
+
+/// The shutdown unmounted the file system: nothing was left to the journal.
+async fn unmounted_in_order(guest: &Guest, lab: &Lab) -> Result<(), Failure> {
+    // Others say it in other words.
+    if lab.source().lacks.iter().any(|lack| lack == "vexfs-format") {
+        return Ok(());
+    }
+    let log = guest.kernel_log_since(0).await?;
+    match log.iter().find(|line| line.text.contains(REPLAYED)) {
+        None => Ok(()),
+        Some(line) => Err(Failure::check(
+            "power",
+            "the power-off left the file system mounted",
+            line.text.clone(),
+        )),
+    }
 }
 
 async fn still_kept(guest: &Guest, after: &str) -> Result<(), Failure> {

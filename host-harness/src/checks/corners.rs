@@ -39,6 +39,25 @@ pub const DAMAGED: &[Expected] = &[
     },
 ];
 
+/// What it says, as its last words, where damage is to panic it.
+const PANICKED: &[Expected] = &[
+    Expected {
+        what: Matcher::title_start("kernel panic: vexfs (vdc): mounted with errors=panic"),
+        must: true,
+        why: "the check damages a directory of a mount with errors=panic",
+    },
+    Expected {
+        what: Matcher::rule("vexfs_error"),
+        must: false,
+        why: "the check damages a directory",
+    },
+    Expected {
+        what: Matcher::rule("vexfs_level"),
+        must: false,
+        why: "the check damages a directory",
+    },
+];
+
 /// Fails with what a script has printed, a line for each thing that is wrong.
 fn none_wrong(topic: &'static str, title: &str, said: &str) -> Result<(), Failure> {
     let wrong: Vec<&str> = said
@@ -201,6 +220,43 @@ pub async fn errors_option(lab: &mut Lab) -> Result<(), Failure> {
         none_wrong("errors", "damage is answered otherwise", &said)?;
     }
     repaired(&guest, lab).await
+}
+
+/// Where the mount says `errors=panic`, damage panics the kernel; what was fsynced before is there, and
+/// the damage is repaired.
+pub async fn errors_panic(lab: &mut Lab) -> Result<(), Failure> {
+    let disk = lab.cut_disk().await?;
+    let mut rng = fastrand::Rng::with_seed(lab.seed());
+    let guest = lab.fork_on(&disk).await?;
+    let mount = guest.fresh_mount(lab).await?;
+    let (dir, fstype) = (mount.path().to_owned(), lab.source().fstype.clone());
+    guest
+        .sh(&format!("mkdir {dir}/bad; touch {dir}/bad/name"))
+        .await?;
+    mount.unmount(&guest).await?;
+    guest
+        .sh(&format!(
+            "block=$(vexctl --format json dump --path /bad {SCRATCH} | sed -n 's/.*\"start\": \\([0-9]*\\).*/\\1/p')
+             printf X | dd of={SCRATCH} bs=1 seek=$((block * 4096 + 50)) conv=notrunc,fsync status=none
+             mount -t {fstype} -o errors=panic {SCRATCH} {dir}
+             echo kept > {dir}/good; sync {dir}/good"
+        ))
+        .await?;
+    lab.point("damaged", &guest).await?;
+    let provoke = format!("ls {dir}/bad");
+    lab.must_panic(guest, &provoke, PANICKED, &disk, &mut rng)
+        .await?;
+    let guest = lab.fork_on(&disk).await?;
+    // What the panic left to the journal is brought home by the checker, which then finds the damage.
+    repaired(&guest, lab).await?;
+    let mount = guest.mount_again(lab).await?;
+    let said = guest
+        .sh(&format!(
+            "[ \"$(cat {dir}/good)\" = kept ] || echo 'what was fsynced before the panic is gone'"
+        ))
+        .await?;
+    none_wrong("errors", "the panic left more than the damage", &said)?;
+    mount.unmount(&guest).await
 }
 
 /// The checker finds what the kernel found, repairs it, and then finds nothing.

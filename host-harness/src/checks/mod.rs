@@ -245,6 +245,8 @@ pub const REGISTRY: &[Check] = checks! {
         Full Settled 120 corners::mount, needs: &["vexfs-format"], expects: corners::REFUSED;
     "errors_option" "damage gives an error, then what errors= says; fsck repairs it"
         Full Settled 120 corners::errors_option, needs: &["vexfs-format"], expects: corners::DAMAGED;
+    "errors_panic" "damage panics the kernel of a mount with errors=panic, and nothing but the damage is left"
+        Full PowerOn 120 corners::errors_panic, needs: &["vexfs-format"];
     "performance" "fio and search cost no more beside ext4 than they did on this kind of host"
         Full PowerOn 600 performance::beside_the_stored;
     "no_secrets" "no password, key or token is in the image"

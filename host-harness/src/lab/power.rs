@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::setup::SCRATCH_MIB;
 use super::{Failure, Guest, Lab};
-use crate::machine::{Cut, ExtraDisk, Machine, Mark, RunDir, WriteLog};
+use crate::machine::{Cut, Death, ExtraDisk, Machine, Mark, RunDir, WriteLog};
 use crate::snapshot;
-use crate::verdict::{Record, judge};
+use crate::verdict::{Expectations, Expected, Record, judge};
 
 /// A scratch disk that outlives its machines. A machine works on a copy; what of its writes is still
 /// there after a cut is decided when the plug has been pulled.
@@ -102,8 +102,49 @@ impl Lab {
         if let Some(death) = machine.death() {
             return Err(Failure::Died(death));
         }
+        let expected = self.check.expectations();
+        self.off(guest, disk, rng, flushes, "before the cut", &expected)
+            .await
+    }
+
+    /// Has a guest run what its kernel must panic at, and works out what that leaves on its disk. Of
+    /// what its kernel has said, only what `expected` names is all right, and must be there if it says
+    /// so.
+    ///
+    /// # Errors
+    /// When it does not panic, or its kernel has said something else.
+    pub async fn must_panic(
+        &mut self,
+        guest: Guest,
+        script: &str,
+        expected: &[Expected],
+        disk: &CutDisk,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Cut, Failure> {
+        match guest.sh(script).await {
+            Err(Failure::Died(Death::GuestPanicked)) => {}
+            Err(other) => return Err(other),
+            Ok(said) => {
+                return Err(Failure::check("panic", "the kernel did not panic", said));
+            }
+        }
+        let expected = Expectations::declared(expected);
+        self.off(guest, disk, rng, true, "at the panic", &expected)
+            .await
+    }
+
+    async fn off(
+        &mut self,
+        guest: Guest,
+        disk: &CutDisk,
+        rng: &mut fastrand::Rng,
+        flushes: bool,
+        when: &str,
+        expected: &Expectations,
+    ) -> Result<Cut, Failure> {
+        let machine = guest.shared_machine();
         machine.pull_plug().await?;
-        self.judge_so_far(&guest, "before the cut").await?;
+        self.judge_so_far(&guest, when, expected).await?;
         let logs = machine.spec().log_dir.clone();
         self.forget(&machine);
         drop((guest, machine));
@@ -123,7 +164,9 @@ impl Lab {
     /// When its kernel has said something, or it does not come up.
     pub async fn power_up(&mut self, guest: Guest) -> Result<Guest, Failure> {
         let machine = guest.shared_machine();
-        self.judge_so_far(&guest, "before the power-off").await?;
+        let expected = self.check.expectations();
+        self.judge_so_far(&guest, "before the power-off", &expected)
+            .await?;
         self.forget(&machine);
         drop(guest);
         let machine = Arc::try_unwrap(machine).map_err(|_| {
@@ -137,12 +180,17 @@ impl Lab {
     }
 
     /// What a machine that is to be no more in the lab has said.
-    async fn judge_so_far(&self, guest: &Guest, when: &str) -> Result<(), Failure> {
+    async fn judge_so_far(
+        &self,
+        guest: &Guest,
+        when: &str,
+        expected: &Expectations,
+    ) -> Result<(), Failure> {
         let log = guest.kernel_log().await;
         let mut records: Vec<Record> = log.iter().map(Record::from).collect();
         let lines = guest.machine().console().since(Mark::START).0;
         records.extend(lines.iter().map(|line| Record::console(&line.text)));
-        let findings = judge(&records, &self.check.expectations());
+        let findings = judge(&records, expected);
         match findings.iter().find(|found| found.allowed.is_none()) {
             Some(found) => {
                 let title = format!("{when}: {}", found.title);

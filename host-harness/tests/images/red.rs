@@ -33,6 +33,11 @@ pub const CASES: &[Red] = &[
           script: "systemd-run --quiet --unit=odd-$(cut -c1-8 /proc/sys/kernel/random/boot_id) sleep 600" },
     Red { name: "not_mounted_at_boot", check: "power_cycle", point: "written", title: "what was written is not there after a reboot",
           script: "sed -i '/kept/d' /etc/fstab" },
+    Red { name: "off_while_mounted", check: "power_cycle", point: "rebooted", title: "the power-off left the file system mounted",
+          script: "sync; dd if=/dev/disk/by-id/virtio-vexfs-scratch of=/var/mounted bs=1M count=128 conv=sparse status=none
+                   mkdir -p /run/systemd/system/vexfs.service.d
+                   printf '[Service]\\nExecStopPost=/bin/dd if=/var/mounted of=/dev/disk/by-id/virtio-vexfs-scratch bs=1M conv=fsync\\n' > /run/systemd/system/vexfs.service.d/off.conf
+                   systemctl daemon-reload" },
     Red { name: "somebody_listens", check: "uninvited_silence", point: "invitation", title: "somebody answers",
           script: "" },
     Red { name: "stranger_served", check: "stranger_refused", point: "ready", title: "stranger inside the guest was not refused",
@@ -122,6 +127,9 @@ pub const CASES: &[Red] = &[
           script: "printf '#!/bin/sh\n' > /usr/sbin/fsfreeze" },
     Red { name: "no_damage", check: "errors_option", point: "damaged", title: "a damaged directory is listed",
           script: "fsck.vexfs -y /dev/disk/by-id/virtio-vexfs-scratch || [ $? = 1 ]" },
+    Red { name: "no_damage_to_panic_at", check: "errors_panic", point: "damaged", title: "the kernel did not panic",
+          script: "umount /mnt/vexfs; fsck.vexfs -y /dev/disk/by-id/virtio-vexfs-scratch || [ $? = 1 ]
+                   mount -t vexfs -o errors=panic /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs" },
     Red { name: "no_udev_rule", check: "udev", point: "start", title: "no `ID_FS_TYPE=vexfs`",
           script: "rm /usr/lib/udev/rules.d/60-vexfs.rules; udevadm control --reload" },
     Red { name: "slower_than_stored", check: "performance", point: "stored", title: "times what it costs the peer in the same guest",
