@@ -1,9 +1,13 @@
 //! What this host offers a machine, decided once per run and said out loud.
 
+mod kind;
+
 use std::path::{Path, PathBuf};
 
 use crate::layout::Layout;
 use crate::machine::{Accel, MachineError, Qemu, Vsock, VsockBackend, accel, vsock};
+
+pub use kind::HostKind;
 
 /// What was asked of the host.
 #[derive(Debug, Clone, Copy, Default)]

@@ -8,15 +8,14 @@
 //! [`change`] finds the points where a row of figures changed its level.
 
 pub mod change;
-mod host;
 mod store;
 mod time;
 
-pub use host::HostKind;
 pub use store::{History, HistoryError, MOST_RUNS};
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::HostKind;
 use crate::perf::{Direction, Record};
 
 /// One run: checks that ran, or figures that were measured.
@@ -80,7 +79,7 @@ impl Run {
         Some(Run {
             at_ms: time::seconds(&record.time)? * 1000,
             what: format!("perf {name}"),
-            host: HostKind::of_fingerprint(print),
+            host: print.host.clone(),
             images: vec![ImageMark {
                 variant: print.variant.clone(),
                 version: String::new(),

@@ -208,8 +208,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HostKind;
     use super::*;
+    use crate::host::HostKind;
 
     fn run(at_ms: u64) -> Run {
         Run {

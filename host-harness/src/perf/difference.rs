@@ -20,7 +20,7 @@ pub fn difference(old: &Record, new: &Record, across_hosts: bool) -> Result<Stri
         if !across_hosts {
             return Err(why);
         }
-        for difference in old.fingerprint.differences(&new.fingerprint) {
+        for difference in old.fingerprint.host.differences(&new.fingerprint.host) {
             // A string takes what is written to it.
             let _ = writeln!(text, "UNLIKE HOSTS  {difference}");
         }
@@ -77,7 +77,7 @@ fn word(interval: Option<Interval>, direction: Direction) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::perf::{Fingerprint, Metric, fingerprint};
+    use crate::perf::{Metric, fingerprint};
 
     fn record(rate: f64) -> Record {
         let samples = (0..12).map(|n| rate + f64::from(n % 3) / 10.0).collect();
@@ -100,10 +100,7 @@ mod tests {
     fn unlike_hosts_are_refused_unless_that_is_known() {
         let old = record(100.0);
         let mut new = record(50.0);
-        new.fingerprint = Fingerprint {
-            cpu: "B".into(),
-            ..new.fingerprint
-        };
+        new.fingerprint.host.cpu = "B".into();
         let why = difference(&old, &new, false).expect_err("refused");
         assert!(
             why.contains("unlike hosts") && why.contains("--across-hosts"),

@@ -31,7 +31,6 @@ use workbench::{Disk, Peer, Subject, Workbench};
 
 pub use difference::difference;
 pub use fingerprint::Fingerprint;
-pub(crate) use fingerprint::processor;
 pub use record::{Direction, Metric, Percentiles, Record, SCHEMA, Stage, UnitTime, Waterfall};
 pub use table::table;
 

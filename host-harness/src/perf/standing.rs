@@ -260,10 +260,8 @@ mod tests {
         let path = Standing::path(dir.path(), &host);
         let standing = Standing::read(&path, &host).expect("nothing is there");
         standing.keep(&path, &host, ratios(1.0)).expect("stored");
-        let other = Fingerprint {
-            cores: 64,
-            ..host.clone()
-        };
+        let mut other = host.clone();
+        other.host.cores = 64;
         assert_ne!(Standing::path(dir.path(), &other), path);
         let said = Standing::read(&path, &other).expect_err("refused");
         assert!(

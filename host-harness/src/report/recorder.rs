@@ -7,8 +7,8 @@ use image_builder::BuildEvent;
 
 use super::model;
 use crate::event::{CaseResult, Event, Reporter};
-use crate::history::{Figure, History, HostKind, ImageMark, Run};
-use crate::host::Host;
+use crate::history::{Figure, History, ImageMark, Run};
+use crate::host::{Host, HostKind};
 use crate::layout::Layout;
 use crate::perf::Direction;
 use crate::verdict::Outcome;

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::history::HostKind;
 use crate::perf::Record;
 
 /// One boot.
@@ -61,7 +60,7 @@ pub(super) fn of_measured(measured: &Record) -> Vec<Boot> {
             image: boot.image.clone(),
             firmware: boot.firmware.clone(),
             from: format!("perf run of {}", measured.time),
-            host: HostKind::of_fingerprint(&measured.fingerprint).label(),
+            host: measured.fingerprint.host.label(),
             stages: stages.collect(),
             units: boot
                 .units

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::history::HostKind;
+use crate::host::HostKind;
 use crate::perf::statistics::median;
 use crate::perf::{Direction, Metric, Record, SCHEMA};
 
@@ -95,9 +95,7 @@ pub(super) fn speeds(files: &[(String, Record)]) -> Vec<Speed> {
     type Questions = BTreeMap<(String, String), Question>;
     let mut hosts: BTreeMap<HostKind, Questions> = BTreeMap::new();
     for (_, file) in files {
-        let questions = hosts
-            .entry(HostKind::of_fingerprint(&file.fingerprint))
-            .or_default();
+        let questions = hosts.entry(file.fingerprint.host.clone()).or_default();
         let mut of_file = Questions::new();
         for metric in &file.metrics {
             let Some(subject) = subject(metric) else {

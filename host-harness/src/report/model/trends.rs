@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::rfc3339;
 use crate::history::change::points;
-use crate::history::{Figure, HostKind, Run};
+use crate::history::{Figure, Run};
+use crate::host::HostKind;
 use crate::perf::Direction;
 use crate::perf::statistics::median;
 

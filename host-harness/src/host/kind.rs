@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::host::Host;
-use crate::perf::{Fingerprint, processor};
+use super::Host;
 
 /// The kind of a host: figures of two runs are comparable when this is the same. What was measured (an
 /// image, its kernel) is no part of it: that is what one compares.
@@ -38,24 +37,36 @@ impl HostKind {
         }
     }
 
-    /// The host of a fingerprint.
-    pub fn of_fingerprint(print: &Fingerprint) -> HostKind {
-        HostKind {
-            cpu: print.cpu.clone(),
-            cores: print.cores,
-            accelerator: print.accelerator.clone(),
-            vsock: print.vsock.clone(),
-            qemu: print.qemu.clone(),
-            host_kernel: print.host_kernel.clone(),
-        }
-    }
-
     /// One line that names all of it.
     pub fn label(&self) -> String {
         format!(
             "{} cores of {}, {}, vsock {}, QEMU {}, Linux {}",
             self.cores, self.cpu, self.accelerator, self.vsock, self.qemu, self.host_kernel
         )
+    }
+
+    /// What makes two hosts unlike, as name, here and there.
+    pub fn differences(&self, other: &HostKind) -> Vec<String> {
+        let rows = [
+            ("processor", self.cpu.clone(), other.cpu.clone()),
+            ("cores", self.cores.to_string(), other.cores.to_string()),
+            (
+                "accelerator",
+                self.accelerator.clone(),
+                other.accelerator.clone(),
+            ),
+            ("vsock backend", self.vsock.clone(), other.vsock.clone()),
+            ("QEMU", self.qemu.clone(), other.qemu.clone()),
+            (
+                "host kernel",
+                self.host_kernel.clone(),
+                other.host_kernel.clone(),
+            ),
+        ];
+        let unlike = rows.into_iter().filter(|(_, mine, theirs)| mine != theirs);
+        unlike
+            .map(|(name, mine, theirs)| format!("{name}: `{mine}` and `{theirs}`"))
+            .collect()
     }
 
     /// A word for it, equal for hosts whose figures are comparable.
@@ -70,6 +81,21 @@ impl HostKind {
         ]);
         hex::encode(&Sha256::digest(text.to_string())[..8])
     }
+}
+
+/// The model of this host's processor.
+fn processor() -> String {
+    model(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+/// The first processor's model in `/proc/cpuinfo` (proc(5)).
+fn model(cpuinfo: &str) -> String {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"));
+    let value = line.and_then(|line| line.split_once(':'));
+    value.map_or_else(
+        || "unknown".to_owned(),
+        |(_, model)| model.trim().to_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -88,5 +114,14 @@ mod tests {
         };
         assert_ne!(here.id(), there.id());
         assert_eq!(here.id(), here.clone().id());
+    }
+
+    #[test]
+    fn the_model_is_read() {
+        assert_eq!(
+            model("processor\t: 0\nmodel name\t: X 1\n\nmodel name\t: Y"),
+            "X 1"
+        );
+        assert_eq!(model(""), "unknown");
     }
 }
