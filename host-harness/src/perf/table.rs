@@ -8,7 +8,15 @@ use super::{Direction, Metric, Record};
 /// better or worse they are.
 pub fn table(record: &Record) -> String {
     let mut text = String::new();
-    for metric in &record.metrics {
+    let mut rows: Vec<&Metric> = record.metrics.iter().collect();
+    // A bench that measures one subject after the other has its peers in a heap at the end.
+    rows.sort_by_key(|row| {
+        record
+            .metrics
+            .iter()
+            .position(|other| other.name == row.name)
+    });
+    for metric in rows {
         let Some(median) = metric.median() else {
             continue;
         };
@@ -115,8 +123,8 @@ mod tests {
             fingerprint::tests::somewhere(),
             vec![
                 metric("vexfs", &[100.0, 300.0, 200.0]),
-                metric("ext4", &[100.0]).beside("vexfs"),
                 time("vexfs", 3.0),
+                metric("ext4", &[100.0]).beside("vexfs"),
                 time("ext4", 1.5).beside("vexfs"),
                 Metric::new("nothing", "vexfs", "s", Direction::Lower),
             ],
