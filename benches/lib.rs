@@ -260,3 +260,26 @@ impl ValueFormatter for Quantity {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    /// Without a backend for plots criterion leaves its pages out, silently.
+    #[test]
+    fn criterion_writes_its_pages() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut criterion = criterion::Criterion::default()
+            .output_directory(dir.path())
+            .sample_size(10)
+            .nresamples(1001)
+            .warm_up_time(Duration::from_millis(1))
+            .measurement_time(Duration::from_millis(20));
+        criterion.bench_function("nothing", |bencher| {
+            bencher.iter(|| std::hint::black_box(1))
+        });
+        criterion.final_summary();
+        assert!(dir.path().join("report/index.html").exists());
+        assert!(dir.path().join("nothing/report/pdf.svg").exists());
+    }
+}
