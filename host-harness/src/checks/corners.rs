@@ -176,6 +176,15 @@ pub async fn mount(lab: &mut Lab) -> Result<(), Failure> {
         .map(drop)
 }
 
+/// A script that spoils one byte of the block of the directory `bad`, so that only its checksum is
+/// wrong. `how` is for dd(1): where it writes to.
+fn spoil(how: &str) -> String {
+    format!(
+        "block=$(vexctl --format json dump --path /bad {SCRATCH} | sed -n 's/.*\"start\": \\([0-9]*\\).*/\\1/p')
+         printf X | dd bs=1 seek=$((block * 4096 + 50)) status=none {how}"
+    )
+}
+
 /// A damaged directory is answered with an error, and then done as `errors=` says.
 pub async fn errors_option(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
@@ -185,15 +194,14 @@ pub async fn errors_option(lab: &mut Lab) -> Result<(), Failure> {
         .sh(&format!("mkdir {dir}/bad; touch {dir}/bad/name {dir}/good"))
         .await?;
     mount.unmount(&guest).await?;
-    // One byte of the directory's block, so that only its checksum is wrong. It is written by somebody
-    // who holds the device open, so that the kernel still has the block in memory, as one that it found
-    // good: udev has the partitions looked for anew when a writer closes it, and all is forgotten.
+    // The damage is written by somebody who holds the device open, so that the kernel still has the
+    // block in memory, as one that it found good: udev has the partitions looked for anew when a writer closes it, and all is forgotten.
+    let damage = spoil("conv=notrunc >&7");
     guest
         .sh(&format!(
             "exec 7<> {SCRATCH}
              mount -t {fstype} {SCRATCH} {dir}; ls {dir}/bad > /dev/null; umount {dir}
-             block=$(vexctl --format json dump --path /bad {SCRATCH} | sed -n 's/.*\"start\": \\([0-9]*\\).*/\\1/p')
-             printf X | dd bs=1 seek=$((block * 4096 + 50)) conv=notrunc status=none >&7
+             {damage}
              mount -t {fstype} -o errors=continue {SCRATCH} {dir}
              ! ls {dir}/bad 2> /dev/null || {{ echo 'a directory damaged behind its back is listed' >&2; exit 1; }}
              umount {dir}; sync"
@@ -234,10 +242,10 @@ pub async fn errors_panic(lab: &mut Lab) -> Result<(), Failure> {
         .sh(&format!("mkdir {dir}/bad; touch {dir}/bad/name"))
         .await?;
     mount.unmount(&guest).await?;
+    let damage = spoil(&format!("conv=notrunc,fsync of={SCRATCH}"));
     guest
         .sh(&format!(
-            "block=$(vexctl --format json dump --path /bad {SCRATCH} | sed -n 's/.*\"start\": \\([0-9]*\\).*/\\1/p')
-             printf X | dd of={SCRATCH} bs=1 seek=$((block * 4096 + 50)) conv=notrunc,fsync status=none
+            "{damage}
              mount -t {fstype} -o errors=panic {SCRATCH} {dir}
              echo kept > {dir}/good; sync {dir}/good"
         ))
