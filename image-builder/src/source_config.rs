@@ -68,6 +68,11 @@ impl Default for SourceConfig {
 }
 
 impl SourceConfig {
+    /// Whether it says that the file system lacks a capability.
+    pub fn lacks(&self, capability: &str) -> bool {
+        self.lacks.iter().any(|lack| lack == capability)
+    }
+
     /// What the tree at `tree` says, or the defaults when it says nothing.
     ///
     /// # Errors

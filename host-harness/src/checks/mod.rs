@@ -125,10 +125,7 @@ impl Check {
                 signing.state, signing.reason
             ));
         }
-        let lacking = self
-            .needs
-            .iter()
-            .find(|need| source.lacks.iter().any(|lack| lack == *need))?;
+        let lacking = self.needs.iter().find(|need| source.lacks(need))?;
         Some(format!("{} says it lacks {lacking}", source.name))
     }
 }

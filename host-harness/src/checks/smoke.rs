@@ -41,7 +41,7 @@ async fn smoke(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
     let source = lab.source().clone();
     let dir = format!("/mnt/{}", source.fstype);
-    let keeps = !source.lacks.iter().any(|lack| lack == "persistence");
+    let keeps = !source.lacks("persistence");
 
     lab.step("load");
     lab.load_subject(&guest).await?;

@@ -95,7 +95,7 @@ fn after_cut(failure: Failure, number: u64, seed: u64, cut: Cut) -> Failure {
 }
 
 fn vectors(lab: &Lab) -> &'static str {
-    match lab.source().lacks.iter().any(|lack| lack == "vectors") {
+    match lab.source().lacks("vectors") {
         true => "",
         false => "--vectors",
     }

@@ -110,7 +110,7 @@ pub async fn fsx(lab: &mut Lab) -> Result<(), Failure> {
     let program = guest.tool(lab, "fsx").await?;
     let mount = guest.fresh_mount(lab).await?;
     let dir = mount.path().to_owned();
-    let lacks = |what: &str| lab.source().lacks.iter().any(|lack| lack == what);
+    let lacks = |what: &str| lab.source().lacks(what);
     let punch = if lacks("punch-hole") { "0.0" } else { "2.0" };
     guest
         .sh(&format!(
