@@ -117,6 +117,12 @@ variable "sources" {
   description = "Sources of module and control tool are installed below /usr/src; prepared by image-builder."
 }
 
+variable "test_programs" {
+  type        = bool
+  default     = false
+  description = "The harness's test programs are installed; built and laid over the root by image-builder."
+}
+
 variable "lockdown" {
   type        = bool
   default     = false

@@ -121,7 +121,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     run::fresh_log(&site.log(seal::STAGE))?;
     let since = Instant::now();
     let manifest = made_from.manifest(&site, &plan, &made, &name).await?;
-    let ingredients = made_from.ingredients(&plan)?;
+    let ingredients = made_from.ingredients(&plan, &made)?;
     let parts = (&made.image, &made.module);
     let image = seal::seal(&site, &dir, parts, manifest, &forms, &ingredients).await?;
     progress.event(&BuildEvent::StageDone {

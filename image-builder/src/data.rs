@@ -101,6 +101,9 @@ pub(crate) struct Variant {
     /// The sources of module and control tool go in, ready to be built without network.
     #[serde(default)]
     pub(crate) sources: bool,
+    /// The harness's test programs go in.
+    #[serde(default)]
+    pub(crate) test_programs: bool,
     /// Only modules signed by a key its kernel trusts, and the kernel locked down, where there is one.
     #[serde(default)]
     pub(crate) lockdown: bool,

@@ -230,6 +230,26 @@ fn unreachable(url: &str, error: BuildError) -> BuildError {
     }
 }
 
+/// The commit a tree is at, if it is a git checkout without changes.
+pub(crate) async fn commit(site: &Site<'_>, source: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        Site::program("git")
+            .arg("-C")
+            .arg(source)
+            .args(arguments.iter().copied())
+    };
+    let changes = git(&["status", "--porcelain", "--", "."]);
+    let changes = site.output("source commit", changes).await.ok()?;
+    if !changes.trim().is_empty() {
+        return None;
+    }
+    let head = site
+        .output("source commit", git(&["rev-parse", "HEAD"]))
+        .await
+        .ok()?;
+    Some(head.trim().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::manifest::{self, Manifest};
-use crate::{BuildError, FileRecord};
+use crate::{BuildError, FileRecord, ProgramRecord};
 
 /// The manifest's file name.
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -241,6 +241,15 @@ fn version_order(version: &str) -> Vec<u64> {
         .split(['.', '-', '+', '~'])
         .map(|part| part.parse().unwrap_or(0))
         .collect()
+}
+
+/// The record of a program in the image that is no package's.
+pub(crate) fn program_record(path: &Path, version: &str) -> Result<ProgramRecord, BuildError> {
+    let file = file_record(path).map_err(BuildError::io("read", path))?;
+    Ok(ProgramRecord {
+        version: version.to_owned(),
+        sha256: file.sha256,
+    })
 }
 
 /// Size and SHA-256 of a file.

@@ -1,7 +1,6 @@
 //! The stages of a build with their content keys, before anything runs; and running them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
@@ -16,12 +15,13 @@ use crate::stages::builder::Room;
 use crate::stages::linux::{self, Linux};
 use crate::stages::packer::Provisioning;
 use crate::stages::payload::Made as PayloadMade;
+use crate::stages::test_programs::{self, TestPrograms};
 use crate::stages::{base, builder, disk, module, packer, programs, seal, vexctl_source};
 use crate::store::{Entry, Stage};
 use crate::versions::Versions;
 use crate::{
     BuildError, BuildRequest, FileRecord, KernelChoice, KernelRecord, Manifest, ProgramRecord,
-    SigningRecord, SigningState, SourceConfig, SourceOrigin, SourceRecord, StageRecord, image,
+    SigningRecord, SigningState, SourceConfig, SourceOrigin, SourceRecord, StageRecord, git,
     sources,
 };
 
@@ -78,6 +78,8 @@ pub(crate) struct Plan {
     /// For a second kernel.
     second_module: Option<Stage>,
     disk: Stage,
+    /// For variants that have them.
+    test_programs: Option<TestPrograms>,
     /// For variants with sources.
     sources: Option<Stage>,
     image: Stage,
@@ -95,6 +97,7 @@ pub(crate) struct Made {
     pub(crate) module: Entry,
     second_module: Option<Entry>,
     disk: Entry,
+    test_programs: Option<test_programs::Made>,
     sources: Option<Entry>,
     pub(crate) image: Entry,
 }
@@ -132,7 +135,16 @@ impl MadeFrom<'_> {
             )),
             false => None,
         };
+        let test_programs = match self.provisioning.payload.variant.test_programs {
+            true => Some(TestPrograms::plan(
+                &self.recipe.tools.crates,
+                &self.request.workspace,
+                &self.rustc,
+            )?),
+            false => None,
+        };
         let made = [&module, &programs].into_iter().chain(&sources);
+        let made = made.chain(test_programs.iter().flat_map(TestPrograms::stages));
         let made: Vec<&Stage> = made.chain(&second_module).collect();
         let image = self.provisioning.inputs(&disk, &made, &tools)?;
         let image = stage(packer::STAGE, image);
@@ -154,6 +166,7 @@ impl MadeFrom<'_> {
             module,
             second_module,
             disk,
+            test_programs,
             sources,
             image,
             key,
@@ -276,13 +289,24 @@ impl MadeFrom<'_> {
                 None => Ok(None),
             }
         };
-        let ((builder, linux, (module, second_module), (base, disk)), programs, sources) =
-            tokio::try_join!(kernels, programs, sources)?;
+        let test_programs = async {
+            match &plan.test_programs {
+                Some(plan) => plan.make(site, &self.request.workspace).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (
+            (builder, linux, (module, second_module), (base, disk)),
+            programs,
+            test_programs,
+            sources,
+        ) = tokio::try_join!(kernels, programs, test_programs, sources)?;
         let second_release = second.map(|kernel| kernel.release.as_str());
         let made = PayloadMade {
             module: &module,
             second_module: second_module.as_ref().zip(second_release),
             programs: &programs,
+            test_programs: test_programs.as_ref(),
             vexctl_source: sources.as_ref(),
         };
         let image = self
@@ -302,13 +326,14 @@ impl MadeFrom<'_> {
             module,
             second_module,
             disk,
+            test_programs,
             sources,
             image,
         })
     }
 
     /// Everything that went into it, for the documents beside the image.
-    pub(crate) fn ingredients(&self, plan: &Plan) -> Result<Ingredients, BuildError> {
+    pub(crate) fn ingredients(&self, plan: &Plan, made: &Made) -> Result<Ingredients, BuildError> {
         let debs = |set: &PackageSet| {
             let debs = set.debs.iter().map(|deb| {
                 let (name, version) = deb.name_version();
@@ -327,9 +352,23 @@ impl MadeFrom<'_> {
                 (builder::STAGE, debs(&self.packages.builder.set)),
             ]
             .into(),
-            crates: programs::third_party(&self.request.workspace)?,
+            crates: self.crates(made)?,
             stages: stages.map(|s| (s.name, s.inputs.clone())).collect(),
         })
+    }
+
+    /// The crates in the programs of the image.
+    fn crates(&self, made: &Made) -> Result<Vec<evidence::Crate>, BuildError> {
+        let workspace = &self.request.workspace;
+        let Some(tests) = &made.test_programs else {
+            return programs::third_party(&[&programs::IMAGE], workspace);
+        };
+        let sets = [&programs::IMAGE, &programs::PROOF];
+        let mut crates = programs::third_party(&sets, workspace)?;
+        crates.extend(tests.crates()?);
+        crates.sort();
+        crates.dedup();
+        Ok(crates)
     }
 
     /// The manifest, but for digests and sizes of files that are still to be written.
@@ -374,11 +413,11 @@ impl MadeFrom<'_> {
                 sha256: self.source_digest.clone(),
                 commit: match &self.source_origin.commit {
                     Some(commit) => Some(commit.clone()),
-                    None => commit(site, &self.request.source).await,
+                    None => git::commit(site, &self.request.source).await,
                 },
                 origin: self.source_origin.clone(),
             },
-            programs: programs(&made.programs)?,
+            programs: made.programs()?,
             tools,
             variables: self.provisioning.variables.clone(),
             packages: contents.packages,
@@ -416,7 +455,8 @@ impl Plan {
         let stages = stages.into_iter().chain(&self.linux);
         let stages = stages.chain([&self.module]).chain(&self.second_module);
         let stages = stages.chain([&self.disk]).chain(&self.sources);
-        stages.chain([&self.image]).collect()
+        let tests = self.test_programs.iter().flat_map(TestPrograms::stages);
+        stages.chain(tests).chain([&self.image]).collect()
     }
 }
 
@@ -426,23 +466,20 @@ impl Made {
         let entries = entries.into_iter().chain(&self.linux);
         let entries = entries.chain([&self.module]).chain(&self.second_module);
         let entries = entries.chain([&self.disk]).chain(&self.sources);
-        let entries = entries.chain([&self.image]);
+        let tests = self.test_programs.iter();
+        let tests = tests.flat_map(test_programs::Made::entries);
+        let entries = entries.chain(tests).chain([&self.image]);
         entries.map(|entry| entry.record.clone()).collect()
     }
-}
 
-/// Digests of our programs; their version is the workspace's.
-fn programs(entry: &Entry) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
-    let records = programs::IMAGE.programs.iter().map(|(_, program)| {
-        let path = entry.dir.join(program);
-        let file = image::file_record(&path).map_err(BuildError::io("read", path))?;
-        let record = ProgramRecord {
-            version: env!("CARGO_PKG_VERSION").into(),
-            sha256: file.sha256,
-        };
-        Ok((program.to_string(), record))
-    });
-    records.collect()
+    /// The programs in the image that are no package's.
+    fn programs(&self) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
+        let mut records = programs::records(&self.programs)?;
+        if let Some(tests) = &self.test_programs {
+            records.extend(tests.records()?);
+        }
+        Ok(records)
+    }
 }
 
 /// `1.95.0` of `rustc -vV`.
@@ -451,24 +488,4 @@ fn short_rustc(verbose: &str) -> String {
         .lines()
         .find_map(|line| line.strip_prefix("release: "));
     release.unwrap_or("unknown").to_owned()
-}
-
-/// The commit a tree is at, if it is a git checkout without changes.
-async fn commit(site: &Site<'_>, source: &Path) -> Option<String> {
-    let git = |arguments: &[&str]| {
-        Site::program("git")
-            .arg("-C")
-            .arg(source)
-            .args(arguments.iter().copied())
-    };
-    let changes = git(&["status", "--porcelain", "--", "."]);
-    let changes = site.output("source commit", changes).await.ok()?;
-    if !changes.trim().is_empty() {
-        return None;
-    }
-    let head = site
-        .output("source commit", git(&["rev-parse", "HEAD"]))
-        .await
-        .ok()?;
-    Some(head.trim().to_owned())
 }

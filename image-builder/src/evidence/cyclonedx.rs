@@ -42,17 +42,14 @@ pub(super) fn document(of: &Record<'_>) -> Value {
     }
     for of in &of.ingredients.crates {
         let url = cargo_url(of);
-        let mut component = json!({
+        components.push(json!({
             "type": "library",
             "bom-ref": url,
             "name": of.name,
             "version": of.version,
             "purl": url,
-        });
-        if let Some(digest) = &of.sha256 {
-            component["hashes"] = sha256(digest);
-        }
-        components.push(component);
+            "hashes": sha256(&of.sha256),
+        }));
     }
     json!({
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",

@@ -9,6 +9,7 @@ mod spdx;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Manifest;
@@ -52,13 +53,13 @@ pub(crate) struct Deb {
     pub(crate) sha256: String,
 }
 
-/// A Rust crate, as `Cargo.lock` has it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A Rust crate from a registry, as `Cargo.lock` has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Crate {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// Of the crate's file; none for members of the workspace.
-    pub(crate) sha256: Option<String>,
+    /// Of the crate's file.
+    pub(crate) sha256: String,
 }
 
 /// The package URL of a Debian package (github.com/package-url/purl-spec, type deb).

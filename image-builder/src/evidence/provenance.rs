@@ -42,9 +42,7 @@ pub(super) fn document(of: &Record<'_>) -> Value {
         }
     }
     for of in &of.ingredients.crates {
-        if let Some(sha256) = &of.sha256 {
-            dependencies.push(json!({"uri": cargo_url(of), "digest": {"sha256": sha256}}));
-        }
+        dependencies.push(json!({"uri": cargo_url(of), "digest": {"sha256": of.sha256}}));
     }
     let stages: Map<String, Value> = of
         .ingredients

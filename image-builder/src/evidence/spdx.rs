@@ -66,9 +66,7 @@ pub(super) fn document(of: &Record<'_>) -> Value {
         let id = id("crate", &of.name, &of.version);
         let mut entry = package(&id, &of.name, &of.version);
         entry["externalRefs"] = purl(cargo_url(of));
-        if let Some(digest) = &of.sha256 {
-            entry["checksums"] = sha256(digest);
-        }
+        entry["checksums"] = sha256(&of.sha256);
         contain(&id, entry, &mut packages);
     }
     json!({

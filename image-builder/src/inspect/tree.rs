@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use ext4_view::{Ext4, Ext4Read, FileType};
+use ext4_view::{Ext4, Ext4Read, FileType, Metadata};
 use sha2::{Digest, Sha256};
 
 use crate::inspect::disk::{Disk, Partition};
@@ -197,12 +197,19 @@ fn read(disk: Disk) -> io::Result<Tree> {
         boot_area: hex::encode(hasher.finalize()),
         ..Tree::default()
     };
-    walk(&fs, ext4_view::PathBuf::new("/"), &mut tree).map_err(io::Error::other)?;
+    let root = ext4_view::PathBuf::new("/");
+    let meta = fs.metadata(&root).map_err(io::Error::other)?;
+    walk(&fs, root, &meta, &mut tree).map_err(io::Error::other)?;
     Ok(tree)
 }
 
-fn walk(fs: &Ext4, path: ext4_view::PathBuf, tree: &mut Tree) -> Result<(), ext4_view::Ext4Error> {
-    let meta = fs.symlink_metadata(&path)?;
+/// `meta` comes with the entry: to look a path up costs a checksum of every folder on its way.
+fn walk(
+    fs: &Ext4,
+    path: ext4_view::PathBuf,
+    meta: &Metadata,
+    tree: &mut Tree,
+) -> Result<(), ext4_view::Ext4Error> {
     let shown = path.display().to_string();
     let kind = match meta.file_type() {
         FileType::Directory => {
@@ -210,7 +217,7 @@ fn walk(fs: &Ext4, path: ext4_view::PathBuf, tree: &mut Tree) -> Result<(), ext4
                 let entry = entry?;
                 let name = entry.file_name();
                 if name != "." && name != ".." {
-                    walk(fs, path.join(name), tree)?;
+                    walk(fs, path.join(name), &entry.metadata()?, tree)?;
                 }
             }
             Kind::Folder

@@ -384,6 +384,7 @@ mod tests {
             unmasked_units: vec![],
             debug_module: false,
             sources: false,
+            test_programs: false,
             lockdown: false,
         }
     }

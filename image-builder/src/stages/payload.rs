@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::access::Access;
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::{module, programs, tree_files, vexctl_source};
+use crate::stages::{module, programs, test_programs, tree_files, vexctl_source};
 use crate::store::Entry;
 use crate::{BuildError, BuildRequest, SourceConfig, data, kernel_config, key, tree};
 
@@ -26,6 +26,8 @@ const FILES: &[(&str, &str)] = &[
 /// Folder with files that are laid over the root: below [`PROVISION`] those of every image, below
 /// a variant's home its own.
 const OVERLAY: &str = "files";
+/// Where test programs go, below the root.
+const PROGRAMS: &str = "usr/local/bin";
 /// The module for the second kernel, and the release of that, as 10-module.sh knows them.
 const SECOND_MODULE: &str = "second-module.ko";
 const SECOND_KERNEL: &str = "second-kernel";
@@ -50,6 +52,8 @@ pub(crate) struct Made<'a> {
     /// The module for a second kernel, and that kernel's release.
     pub(crate) second_module: Option<(&'a Entry, &'a str)>,
     pub(crate) programs: &'a Entry,
+    /// For variants that have them.
+    pub(crate) test_programs: Option<&'a test_programs::Made>,
     /// For variants with sources.
     pub(crate) vexctl_source: Option<&'a Entry>,
 }
@@ -172,6 +176,13 @@ impl<'a> Payload<'a> {
         fs::create_dir_all(&overlay).map_err(BuildError::io("make", &overlay))?;
         for from in self.overlays() {
             tree::copy(&from, &overlay).map_err(BuildError::io("copy", from))?;
+        }
+        for (name, _, from) in made.test_programs.iter().flat_map(|made| &made.programs) {
+            let target = overlay.join(PROGRAMS).join(name);
+            fs::create_dir_all(overlay.join(PROGRAMS))
+                .and_then(|()| fs::copy(from, &target))
+                .and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(0o755)))
+                .map_err(BuildError::io("copy", from))?;
         }
         site.step(stage, archive(&overlay, &to.join("files.tar")))
             .await?;

@@ -1,5 +1,6 @@
 //! Our programs that run inside the guest, linked statically so that they suit any base.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use crate::evidence::Crate;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::store::{Entry, Stage};
-use crate::{BuildError, key, tree};
+use crate::{BuildError, ProgramRecord, image, key, tree};
 
 /// Programs that are built together.
 pub(crate) struct Set {
@@ -80,7 +81,8 @@ pub(crate) fn inputs(set: &Set, workspace: &Path, rustc: &str) -> Result<Inputs,
 fn crates(set: &Set, lock: &str, manifest: &str) -> Option<String> {
     let lock: toml::Table = toml::from_str(lock).ok()?;
     let manifest: toml::Table = toml::from_str(manifest).ok()?;
-    let (wanted, packages) = reached(set, &lock)?;
+    let names = set.programs.iter().map(|(name, _)| *name);
+    let (wanted, packages) = reached(names, &lock)?;
     let mut said: Vec<String> = packages.iter().map(|package| package.to_string()).collect();
     said.sort();
     let workspace = manifest.get("workspace")?;
@@ -93,11 +95,13 @@ fn crates(set: &Set, lock: &str, manifest: &str) -> Option<String> {
     (wanted.len() > set.programs.len()).then(|| said.join("\n"))
 }
 
-/// Names and entries of the packages of a lock file that the programs depend on, their own with them.
-fn reached<'a>(set: &Set, lock: &'a toml::Table) -> Option<(Vec<String>, Vec<&'a toml::Value>)> {
+/// Names and entries of the packages of a lock file that these depend on, themselves with them.
+fn reached<'a, 'n>(
+    names: impl Iterator<Item = &'n str>,
+    lock: &'a toml::Table,
+) -> Option<(Vec<String>, Vec<&'a toml::Value>)> {
     let packages = lock.get("package")?.as_array()?;
-    let names = set.programs.iter().map(|(name, _)| name.to_string());
-    let mut wanted: Vec<String> = names.collect();
+    let mut wanted: Vec<String> = names.map(str::to_owned).collect();
     let mut found = Vec::new();
     let mut n = 0;
     while let Some(next) = wanted.get(n).cloned() {
@@ -156,25 +160,40 @@ pub(crate) async fn make(
     .await
 }
 
-/// The crates an image's programs are made of, by the workspace's `Cargo.lock`, without our own.
-pub(crate) fn third_party(workspace: &Path) -> Result<Vec<Crate>, BuildError> {
+/// Digests of [`IMAGE`]; their version is the workspace's.
+pub(crate) fn records(entry: &Entry) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
+    let records = IMAGE.programs.iter().map(|(_, program)| {
+        let path = entry.dir.join(program);
+        let record = image::program_record(&path, env!("CARGO_PKG_VERSION"));
+        Ok((program.to_string(), record?))
+    });
+    records.collect()
+}
+
+/// The crates programs are made of, by the workspace's `Cargo.lock`, without our own.
+pub(crate) fn third_party(sets: &[&Set], workspace: &Path) -> Result<Vec<Crate>, BuildError> {
     let path = workspace.join("Cargo.lock");
-    let text = fs::read_to_string(&path).map_err(BuildError::io("read", path))?;
-    let Ok(lock) = toml::from_str::<toml::Table>(&text) else {
-        return Ok(Vec::new());
-    };
+    let text = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
+    let programs = sets.iter().flat_map(|set| set.programs);
+    let crates = locked(&text, programs.map(|(package, _)| *package));
+    crates.map_err(|said| BuildError::DataFile { path, said })
+}
+
+/// The crates from a registry that these packages of a lock file are made of, in order.
+pub(crate) fn locked<'n>(
+    lock: &str,
+    packages: impl Iterator<Item = &'n str>,
+) -> Result<Vec<Crate>, String> {
+    let lock: toml::Table = toml::from_str(lock).map_err(|e| format!(" {}", e.message()))?;
+    let (_, found) = reached(packages, &lock).ok_or(" it lists no packages")?;
     let field = |package: &toml::Value, name: &str| Some(package.get(name)?.as_str()?.to_owned());
-    let packages = reached(&IMAGE, &lock).map(|(_, packages)| packages);
-    let crates = packages
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|package| {
-            Some(Crate {
-                name: field(package, "name")?,
-                version: field(package, "version")?,
-                sha256: Some(field(package, "checksum")?),
-            })
-        });
+    let crates = found.into_iter().filter_map(|package| {
+        Some(Crate {
+            name: field(package, "name")?,
+            version: field(package, "version")?,
+            sha256: field(package, "checksum")?,
+        })
+    });
     let mut crates: Vec<Crate> = crates.collect();
     crates.sort();
     Ok(crates)

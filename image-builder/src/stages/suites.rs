@@ -1,17 +1,20 @@
 //! Test suites from the Rust crate registry, linked statically so that they run in any guest.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::data::CrateProgram;
+use crate::evidence::Crate;
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::stages::programs::{RUSTFLAGS, TARGET};
+use crate::stages::programs::{self, RUSTFLAGS, TARGET};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, host};
+use crate::{BuildError, host, key};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "suites";
+/// The crates they are made of, in the entry.
+const CRATES: &str = "crates.json";
 /// They spend their time in the kernel: a quick build is worth more than quick code.
 const PROFILE: &[(&str, &str)] = &[
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
@@ -23,7 +26,7 @@ const PROFILE: &[(&str, &str)] = &[
 /// What they are made from: a version in the registry never changes, and each is built with the lock
 /// file it was published with.
 pub(crate) fn inputs(crates: &[CrateProgram], rustc: &str) -> Inputs {
-    let how = format!("{TARGET} {RUSTFLAGS} {PROFILE:?}");
+    let how = format!("{TARGET} {RUSTFLAGS} {PROFILE:?} {CRATES}");
     let inputs = Inputs::default().with("rustc", rustc).with("how", how);
     crates.iter().fold(inputs, |inputs, program| {
         inputs.with(&*program.name, &*program.version)
@@ -58,7 +61,57 @@ pub(crate) async fn make(
             let from = work.path().join("bin").join(&program.name);
             fs::copy(&from, result.join(&program.name)).map_err(BuildError::io("copy", from))?;
         }
-        Ok(())
+        let mut made_of = Vec::new();
+        for program in crates {
+            made_of.extend(published(program)?);
+        }
+        made_of.sort();
+        made_of.dedup();
+        let list = result.join(CRATES);
+        let text = serde_json::to_vec_pretty(&made_of).map_err(std::io::Error::from);
+        text.and_then(|text| fs::write(&list, text))
+            .map_err(BuildError::io("write", list))
     })
     .await
+}
+
+/// The crates the suites of an entry are made of, themselves with them.
+pub(crate) fn crates(entry: &Entry) -> Result<Vec<Crate>, BuildError> {
+    let list = entry.dir.join(CRATES);
+    fs::read(&list)
+        .and_then(|text| Ok(serde_json::from_slice(&text)?))
+        .map_err(BuildError::io("read", list))
+}
+
+/// A program's own crate and those in the lock file it was published with, as cargo has just fetched them.
+fn published(program: &CrateProgram) -> Result<Vec<Crate>, BuildError> {
+    let id = format!("{}-{}", program.name, program.version);
+    let file = in_registry("cache", &format!("{id}.crate"))?;
+    let lock = in_registry("src", &id)?.join("Cargo.lock");
+    let text = fs::read_to_string(&lock).map_err(BuildError::io("read", &lock))?;
+    let mut crates = programs::locked(&text, [&*program.name].into_iter())
+        .map_err(|said| BuildError::DataFile { path: lock, said })?;
+    crates.push(Crate {
+        name: program.name.clone(),
+        version: program.version.clone(),
+        sha256: key::file_digest(&file).map_err(BuildError::io("read", file))?,
+    });
+    Ok(crates)
+}
+
+/// What cargo keeps under this name, of whichever registry it is (the Cargo book, "Cargo Home").
+fn in_registry(kind: &str, name: &str) -> Result<PathBuf, BuildError> {
+    let home = std::env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        PathBuf::from,
+    );
+    let dir = home.join("registry").join(kind);
+    let registries = fs::read_dir(&dir).map_err(BuildError::io("list", &dir))?;
+    registries
+        .flatten()
+        .map(|registry| registry.path().join(name))
+        .find(|path| path.exists())
+        .ok_or_else(|| {
+            BuildError::io("find", dir.join("*").join(name))(std::io::ErrorKind::NotFound.into())
+        })
 }

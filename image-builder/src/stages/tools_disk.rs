@@ -9,6 +9,7 @@ use crate::apt::{Archive, PackageSet};
 use crate::data::ToolPrograms;
 use crate::key::Inputs;
 use crate::run::Site;
+use crate::stages::test_programs::TestPrograms;
 use crate::stages::{base, builder, programs, suites};
 use crate::store::Stage;
 use crate::{BuildError, BuildEvent, Progress, ToolsRequest, data, host, key};
@@ -106,24 +107,14 @@ async fn for_full_tier(
     workspace: &Path,
 ) -> Result<Vec<PathBuf>, BuildError> {
     let rustc = programs::rustc(site, suites::STAGE, workspace).await?;
-    let suites = Stage {
-        name: suites::STAGE,
-        inputs: suites::inputs(&recipe.crates, &rustc),
-    };
-    let own = Stage {
-        name: programs::PROOF.stage,
-        inputs: programs::inputs(&programs::PROOF, workspace, &rustc)?,
-    };
+    let plan = TestPrograms::plan(&recipe.crates, workspace, &rustc)?;
+    let stages = plan.stages().map(|stage| stage.name.to_owned());
     site.progress.event(&BuildEvent::Planned {
-        stages: vec![suites.name.into(), own.name.into()],
+        stages: stages.into(),
     });
-    let made = suites::make(site, &suites, &recipe.crates, workspace).await?;
-    let names = recipe.crates.iter().map(|program| &program.name);
-    let mut programs: Vec<PathBuf> = names.map(|name| made.dir.join(name)).collect();
-    let made = programs::make(site, &programs::PROOF, &own, workspace).await?;
-    let names = programs::PROOF.programs.iter();
-    programs.extend(names.map(|(_, name)| made.dir.join(name)));
-    Ok(programs)
+    let made = plan.make(site, workspace).await?;
+    let paths = made.programs.into_iter().map(|(_, _, path)| path);
+    Ok(paths.collect())
 }
 
 fn inputs(

@@ -136,9 +136,23 @@ unshare)
     cp "$build/module.ko" "$build/debug.ko"
     ;;
 cargo)
+    if [ "$1" = install ]; then
+        # install --locked --target TARGET --root ROOT NAME@VERSION…: the crates stay where cargo keeps them.
+        root=$(while [ "$1" != --root ]; do shift; done; echo "$2")
+        mkdir -p "$root/bin"
+        for crate; do
+            case $crate in *@*) ;; *) continue ;; esac
+            id=${crate%@*}-${crate#*@}
+            mkdir -p "$CARGO_HOME/registry/cache/index" "$CARGO_HOME/registry/src/index/$id"
+            echo "$crate" >"$CARGO_HOME/registry/cache/index/$id.crate"
+            cp "$FAKES/suite.lock" "$CARGO_HOME/registry/src/index/$id/Cargo.lock"
+            echo "$crate" >"$root/bin/${crate%@*}"
+        done
+        exit
+    fi
     target=$(while [ "$1" != --target-dir ]; do shift; done; echo "$2")
     mkdir -p "$target/x86_64-unknown-linux-gnu/release"
-    for program in vexfs-agent vexfs-seed vexctl; do
+    for program in vexfs-agent vexfs-seed vexctl vexfs-proof; do
         echo "$program" >"$target/x86_64-unknown-linux-gnu/release/$program"
     done
     ;;
@@ -170,6 +184,7 @@ packer)
         exit 1
     fi
     mkdir "$output"
+    cp "$(value payload_dir "$@")/files.tar" "$FAKES/files.tar"
     # A machine that ran: a file changed, one gone, one new, at another time and place each run.
     disk=$output/disk.raw
     cp --sparse=always "$(value base_disk "$@")" "$disk"

@@ -102,6 +102,7 @@ impl Lab {
             "agent-protocol/lib.rs",
             "guest-agent/main.rs",
             "guest-agent/vexfs-agent.service",
+            "guest-proof/main.rs",
             "guest-seed/90-vexfs-seed.rules",
             "guest-seed/main.rs",
             "guest-seed/vexfs-seed@.service",
@@ -161,6 +162,7 @@ impl Lab {
             .env(BUILDER, self.home.path())
             .env("CHANGES", changes)
             .env("FAKES", self.path("fakes"))
+            .env("CARGO_HOME", self.path("cargo"))
             .env("PATH", format!("{}:{old}", self.path("bin").display()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

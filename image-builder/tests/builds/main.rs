@@ -14,6 +14,7 @@ mod schema;
 mod source;
 mod stages;
 mod template;
+mod test_programs;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -32,6 +33,7 @@ fn main() {
         kernel::TRIALS,
         source::TRIALS,
         template::TRIALS,
+        test_programs::TRIALS,
     ]
     .concat();
     let trials = trials

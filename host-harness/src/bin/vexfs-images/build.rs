@@ -122,8 +122,8 @@ pub struct Args {
     machines: Machines,
     #[command(flatten)]
     again: Revalidate,
-    /// Variants that are built side by side [default, also without N: as many as processors and
-    /// memory allow]
+    /// Variants that are built side by side [default, also without N: one more than processors, if
+    /// memory allows]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0")]
     parallel: Option<usize>,
     /// Do not boot and check the images afterwards
@@ -252,10 +252,12 @@ pub async fn images(
         (variant, made)
     };
     let mut built = Built::default();
-    let results: Vec<_> = futures_util::stream::iter(variants.into_iter().map(one))
-        .buffered(at_once)
+    // As they end, so that a long one holds up none that waits.
+    let mut results: Vec<_> = futures_util::stream::iter(variants.clone().into_iter().map(one))
+        .buffer_unordered(at_once)
         .collect()
         .await;
+    results.sort_by_key(|(variant, _)| variants.iter().position(|asked| asked == variant));
     for (variant, result) in results {
         match result {
             Ok(image) => built.images.push(image),
@@ -268,14 +270,14 @@ pub async fn images(
 /// Memory that one build takes beside Packer's machine, in MiB: compilers, compression.
 const BESIDE_THE_MACHINE_MIB: u64 = 1024;
 
-/// How many variants are built side by side. The stages of one build do not keep two processors busy
-/// from beginning to end (Packer's machine mostly waits), so one build for each.
+/// How many variants are built side by side. One build does not keep a processor busy from beginning to
+/// end (Packer's machine waits, and trees are read with one thread), so one more than there are processors.
 fn at_once(what: &What, variants: usize) -> usize {
     let asked = what.at_once.filter(|n| *n > 0);
     let memory = u64::from(what.memory.unwrap_or(2048)) + BESIDE_THE_MACHINE_MIB;
     let fitting = available_mib().map_or(1, |mib| mib / memory);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let sensible = processors.min(usize::try_from(fitting).unwrap_or(processors));
+    let sensible = (processors + 1).min(usize::try_from(fitting).unwrap_or(processors));
     asked.unwrap_or(sensible).clamp(1, variants.max(1))
 }
 
