@@ -104,6 +104,9 @@ pub(crate) struct Preset {
     pub(crate) about: String,
     /// Kconfig fragments, later ones win.
     fragments: Vec<String>,
+    /// Folders of the kernel whose coverage KCOV records.
+    #[serde(default)]
+    pub(crate) covered: Vec<String>,
     /// How much slower everything is on it than on the distribution's kernel.
     pub(crate) slowdown: f64,
 }

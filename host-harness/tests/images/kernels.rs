@@ -63,6 +63,7 @@ fn kasan() -> Result<(), Failed> {
             ..request
         })
         .await?;
+        instrumented(&setup)?;
         let faults = FaultsRequest {
             out_dir: setup.layout.out.clone(),
             cache_dir: setup.layout.cache.clone(),
@@ -84,6 +85,20 @@ fn kasan() -> Result<(), Failed> {
         ("kasan", "KASAN: slab-out-of-bounds write in fault_init", _) => Ok(()),
         (kind, title, _) => Err(format!("expected KASAN's report, saw {kind} `{title}`").into()),
     }
+}
+
+/// KASAN watches the module, and KCOV records where it goes.
+fn instrumented(setup: &Setup) -> Result<(), Failed> {
+    let debug = setup.image.manifest.module.debug.as_ref();
+    let name = &debug.ok_or("no module with debug information")?.name;
+    let module = fs::read(setup.image.dir.join(name))?;
+    for function in ["__asan_load8", "__sanitizer_cov_trace_pc"] {
+        let bytes = function.as_bytes();
+        if !module.windows(bytes.len()).any(|window| window == bytes) {
+            return Err(format!("{name} never calls {function}").into());
+        }
+    }
+    Ok(())
 }
 
 /// A key made for this test; the kernel has its certificate.

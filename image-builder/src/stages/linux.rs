@@ -32,7 +32,8 @@ const KCONFIG: &str = "Kconfig";
 const ROOM_MIB: u64 = 6144;
 
 /// Unpacks the kernel's source and tells Kconfig of the tree $1, if /build/Kconfig is its Kconfig; then
-/// the distribution's configuration, less the modules that are not in /build/lsmod.
+/// the distribution's configuration, less the modules that are not in /build/lsmod. Folders in COVERED are
+/// made to be seen by KCOV (Documentation/dev-tools/kcov.rst).
 const PREPARE: &str = "cd /build; tar --extract --file=/usr/src/linux-source-$SERIES.tar.xz; \
     mv linux-source-$SERIES linux; cd linux; \
     if [ -e /build/Kconfig ]; then \
@@ -41,6 +42,7 @@ const PREPARE: &str = "cd /build; tar --extract --file=/usr/src/linux-source-$SE
         echo \"source \\\"fs/$1/Kconfig\\\"\" >>fs/Kconfig; \
         echo \"obj-y += $1/\" >>fs/Makefile; \
     fi; \
+    for dir in $COVERED; do echo 'KCOV_INSTRUMENT := y' >>\"$dir/Makefile\"; done; \
     cp /build/distribution.config .config; make olddefconfig >/dev/null; \
     LSMOD=/build/lsmod make localmodconfig </dev/null; cp .config /build/trimmed.config";
 /// Settles what the merged configuration leaves open.
@@ -175,6 +177,7 @@ impl Linux<'_> {
                 self.compiled.modules.join(" "),
             )
             .with_all(fragments.map(|(name, text)| (name, key::digest(text))))
+            .with("covered", self.compiled.preset.covered.join(" "))
             .with("boots", self.boots().to_string())
             .with(
                 "how",
@@ -280,6 +283,10 @@ impl Linux<'_> {
             Ok(root
                 .enter(site, build)?
                 .arg(format!("SERIES={}", self.series))
+                .arg(format!(
+                    "COVERED={}",
+                    self.compiled.preset.covered.join(" ")
+                ))
                 .args(["sh", "-euc", script, "sh", &self.config.module]))
         };
         site.step(STAGE, run(PREPARE)?).await?;

@@ -20,8 +20,9 @@ pub(crate) const SECOND: &str = "second-module";
 pub(crate) const MODULE: &str = "module.ko";
 /// Same with its debug information: for reading an oops, not for the image.
 pub(crate) const MODULE_DEBUG: &str = "module.debug.ko";
-/// Runs in the builder root: the build, then the module without debug information beside it.
-pub(crate) const BUILD: &str = "cd /build/src; MAKEFLAGS=-j$(nproc) \"$@\"; \
+/// Runs in the builder root: the build, then the module without debug information beside it. On a kernel
+/// with KCOV the module's coverage is recorded; on others the variable says nothing to kbuild.
+pub(crate) const BUILD: &str = "cd /build/src; export KCOV_INSTRUMENT=y; MAKEFLAGS=-j$(nproc) \"$@\"; \
     [ -f \"$PRODUCED\" ] || { echo \"error: $* left no $PRODUCED in the tree\"; exit 1; }; \
     rm -rf /build/install; mkdir /build/install; n=0; for file in $INSTALL; do \
     [ -f \"$file\" ] || { echo \"error: $* left no $file in the tree\"; exit 1; }; \
