@@ -264,6 +264,9 @@ impl Room<'_> {
                 format!("CCACHE_STATSLOG=/build/{CCACHE_LOG}"),
                 // Not its time of change: that is another one in each root.
                 "CCACHE_COMPILERCHECK=content".into(),
+                // kbuild has the compiler list what it includes (-MMD): what is not in the cache need not go
+                // through the preprocessor once more to be looked for, a fifth to a third of a compilation.
+                "CCACHE_DEPEND=1".into(),
                 format!("KDIR=/lib/modules/{release}/build"),
                 format!("KVER={release}"),
             ]))

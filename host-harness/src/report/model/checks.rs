@@ -15,6 +15,17 @@ use crate::verdict::Outcome;
 /// How many earlier outcomes of a check are shown.
 const RECENT: usize = 20;
 
+/// What the names of properties begin with that say something to a reader; the others tie a result to
+/// machines.
+const TELLING: &[&str] = &[
+    "exposure-",
+    "settled-",
+    "cost-beside-peer-",
+    "module-signing",
+    "kernel-lockdown",
+    "pjdfstest",
+];
+
 /// A check, and what became of it on each image.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
@@ -49,8 +60,8 @@ pub struct Cell {
     pub at: String,
     /// What a tool in it reported one by one: how many passed, and how many there are.
     pub parts: Option<(usize, usize)>,
-    /// What it counted, where it counts.
-    pub counted: Vec<Fact>,
+    /// What it counted or measured, or was told by a public tool.
+    pub figures: Vec<Fact>,
     /// What became of it in earlier runs, oldest first.
     pub recent: Vec<String>,
 }
@@ -107,9 +118,11 @@ pub(super) fn cell(version: &str, (at, result): &Kept, runs: &[Run]) -> Cell {
     recent.drain(..recent.len().saturating_sub(RECENT));
     let passed = |part: &&Part| part.outcome == Outcome::Pass;
     let parts = result.parts.len();
-    let counted = result.properties.iter().filter_map(|(name, value)| {
-        let name = name.strip_prefix("count-")?;
-        Some(Fact::new(name, value))
+    let figures = result.properties.iter().filter_map(|(name, value)| {
+        let counted = name.strip_prefix("count-");
+        let telling = TELLING.iter().any(|start| name.starts_with(start));
+        let name = counted.or(telling.then_some(name.as_str()))?;
+        Some(Fact::new(name, one_line(value)))
     });
     Cell {
         variant: result.case.variant.clone(),
@@ -121,7 +134,7 @@ pub(super) fn cell(version: &str, (at, result): &Kept, runs: &[Run]) -> Cell {
         seconds: result.took.as_secs_f64(),
         at: rfc3339(*at),
         parts: (parts > 0).then(|| (result.parts.iter().filter(passed).count(), parts)),
-        counted: counted.collect(),
+        figures: figures.collect(),
         recent,
     }
 }

@@ -33,6 +33,9 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
                 figure(&cell["seconds"]) + " s",
             ];
             fact.extend(Some(text(&cell["title"])).filter(|title| !title.is_empty()));
+            for figure in list(&cell["figures"]) {
+                fact.extend([text(&figure["name"]), text(&figure["value"])]);
+            }
             facts.push(fact);
         }
     }

@@ -154,6 +154,7 @@ impl Out {
                 ("boot-id".into(), "b1b8d7ef".into()),
                 (hostile("said"), hostile("value")),
                 ("count-mount_cycles".into(), "25 of 500".into()),
+                ("exposure-ssh.service".into(), "9.6 of 10".into()),
             ],
             transcript,
             kernel_log,
