@@ -2,6 +2,7 @@
 //! running system.
 
 use crate::lab::{Boot, Failure, Guest, Lab};
+use crate::verdict::{Expected, Matcher};
 
 /// Kernel settings of the variants that have some, as they are installed.
 const SYSCTLS: &[(&str, &str)] = &[
@@ -84,6 +85,13 @@ for file in unsigned.ko changed.ko $whole; do
     if insmod $file 2>said; then echo taken; rmmod MODULE; else echo refused: $(cat said); fi
 done
 rm -f unsigned.ko changed.ko said";
+
+/// What the kernel says when it is asked to take them.
+pub const UNSIGNED: &[Expected] = &[Expected {
+    what: Matcher::rule("module_signature"),
+    must: true,
+    why: "modules without a signature that fits are offered, and refused with a word",
+}];
 
 /// The kernel is locked down; a module without signature is refused, so is one whose signature does not fit,
 /// and ours is taken.
