@@ -13,6 +13,28 @@ pub type Test = (&'static str, fn() -> Result<(), String>);
 
 /// Environment variable that makes this program a builder for the lab it names.
 pub const BUILDER: &str = "IMAGE_BUILDER_TEST_LAB";
+/// The lock file that suites from the registry are published with: two share a crate.
+const SUITE_LOCK: &str = r#"
+version = 4
+[[package]]
+name = "fsx"
+version = "0.3.2"
+dependencies = ["shared"]
+[[package]]
+name = "pjdfstest"
+version = "0.2.2"
+dependencies = ["shared"]
+[[package]]
+name = "shared"
+version = "1.2.3"
+source = "registry"
+checksum = "00aa"
+[[package]]
+name = "unused"
+version = "9.9.9"
+source = "registry"
+checksum = "00bb"
+"#;
 /// Programs the fake stands for.
 const FAKED: &[&str] = &[
     "apt-cache",
@@ -125,6 +147,7 @@ impl Lab {
             symlink(&fake, lab.path("bin").join(name)).expect("a link");
         }
         lab.write("fakes/state", "1.0");
+        lab.write("fakes/suite.lock", SUITE_LOCK);
         lab
     }
 

@@ -15,37 +15,9 @@ pub const TRIALS: &[Test] = &[
 
 const TESTING: &str = r#"{"variant": "testing"}"#;
 const PROGRAMS: [&str; 3] = ["fsx", "pjdfstest", "vexfs-proof"];
-/// Two suites that share a crate.
-const LOCK: &str = r#"
-version = 4
-[[package]]
-name = "fsx"
-version = "0.3.2"
-dependencies = ["shared"]
-[[package]]
-name = "pjdfstest"
-version = "0.2.2"
-dependencies = ["shared"]
-[[package]]
-name = "shared"
-version = "1.2.3"
-source = "registry"
-checksum = "00aa"
-[[package]]
-name = "unused"
-version = "9.9.9"
-source = "registry"
-checksum = "00bb"
-"#;
-
-fn lab() -> Lab {
-    let lab = Lab::new();
-    lab.write("fakes/suite.lock", LOCK);
-    lab
-}
 
 fn documented() -> Result<(), String> {
-    let lab = lab();
+    let lab = Lab::new();
     let built = lab.build_with(TESTING);
     must(built.ok, || built.said.clone())?;
     for stage in ["suites", "proof"] {
