@@ -99,17 +99,24 @@ fn change(path: &Path, change: impl FnOnce(&File) -> io::Result<()>) -> Result<(
         .map_err(BuildError::io("change", path))
 }
 
-/// Sets a VMDK's content id, which qemu draws by lot (VMware Virtual Disk Format 1.1).
+/// Sets a VMDK's content id, which qemu draws by lot (VMware Virtual Disk Format 1.1). It writes one of fewer
+/// than eight digits as it is: what follows moves.
 fn stamp_vmdk(file: &File, key: &str) -> io::Result<()> {
     let mut bytes = vec![0; DESCRIPTOR];
     file.read_exact_at(&mut bytes, 0)?;
     let mark = b"\nCID=";
-    let at = bytes
-        .windows(mark.len())
-        .position(|window| window == mark)
-        .ok_or_else(|| io::Error::other("qemu-img wrote a VMDK without content id"))?;
+    let missing = || io::Error::other("qemu-img wrote a VMDK without content id");
+    let at = bytes.windows(mark.len()).position(|part| part == mark);
+    let at = at.ok_or_else(missing)? + mark.len();
+    let find = |byte: u8| bytes[at..].iter().position(|b| *b == byte).map(|n| at + n);
+    let (line, text) = find(b'\n').zip(find(0)).ok_or_else(missing)?;
     let id = &key::digest(format!("vmdk {key}"))[..8];
-    file.write_all_at(id.as_bytes(), (at + mark.len()) as u64)
+    let stamped = [id.as_bytes(), &bytes[line..text]].concat();
+    let room = bytes.get(text..at + stamped.len()).unwrap_or(&[1]);
+    if room.iter().any(|byte| *byte != 0) {
+        return Err(io::Error::other("a VMDK's descriptor has no room"));
+    }
+    file.write_all_at(&stamped, at as u64)
 }
 
 /// Sets a VHD's time and id, and its checksum, in the footer that is all a fixed VHD has beside the
@@ -151,8 +158,32 @@ mod tests {
         footer[64..68].fill(0);
         assert_eq!(said, !footer.iter().map(|b| u32::from(*b)).sum::<u32>());
         let other = tempfile::tempfile().expect("a file");
-        other.set_len(1024).expect("a length");
+        other.set_len(DESCRIPTOR as u64).expect("a length");
         assert!(stamp_vhd(&other, "key", 0).is_err());
         assert!(stamp_vmdk(&other, "key").is_err());
+    }
+
+    #[test]
+    fn a_vmdks_id_has_eight_digits_whatever_qemu_drew() {
+        let stamped = |id: &str| {
+            let file = tempfile::tempfile().expect("a file");
+            let text = format!("# Disk DescriptorFile\nCID={id}\nparentCID=ffffffff\n");
+            file.write_all_at(text.as_bytes(), 512)
+                .expect("a descriptor");
+            file.set_len(DESCRIPTOR as u64).expect("a length");
+            stamp_vmdk(&file, "key").expect("stamped");
+            let mut bytes = vec![0; DESCRIPTOR];
+            file.read_exact_at(&mut bytes, 0).expect("a descriptor");
+            bytes
+        };
+        let eight = stamped("89abcdef");
+        assert_eq!(stamped("9abcdef"), eight);
+        assert_eq!(stamped("f"), eight);
+        let text = String::from_utf8_lossy(&eight).into_owned();
+        assert!(text.contains("\nparentCID=ffffffff\n\0"), "{text:?}");
+        let full = tempfile::tempfile().expect("a file");
+        let text = format!("\nCID=f\n{}\0", "x".repeat(DESCRIPTOR - 8));
+        full.write_all_at(text.as_bytes(), 0).expect("a descriptor");
+        assert!(stamp_vmdk(&full, "key").is_err());
     }
 }
