@@ -68,6 +68,13 @@ fn missing(path: &std::ffi::OsStr) -> Vec<MissingTool> {
         .collect()
 }
 
+/// Where cargo keeps what it has fetched and installed (the Cargo book, "Cargo Home").
+pub fn cargo_home() -> Option<PathBuf> {
+    std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
+}
+
 /// Checks that everything a build runs is there.
 pub(crate) fn require_tools() -> Result<(), BuildError> {
     let missing = missing(&path());

@@ -52,6 +52,7 @@ pub use data::variants;
 pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
 pub use format::Format;
+pub use host::cargo_home;
 pub use image::Image;
 pub use kernel::{KernelChoice, SECOND_KERNEL_SKU};
 pub use manifest::{

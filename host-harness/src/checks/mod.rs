@@ -19,6 +19,7 @@ mod performance;
 mod proof;
 mod secrets;
 mod service;
+mod signing;
 mod smoke;
 mod vexctl;
 mod workbench;
@@ -277,7 +278,7 @@ pub const REGISTRY: &[Check] = checks! {
     "kernel_update" "with a newer kernel package installed, VexFS still mounts after the next start"
         Full PowerOn 300 hardening::kernel_update, variants: PRODUCTION;
     "module_signing" "the kernel is locked down and refuses a module that is not signed, or not any more"
-        Quick Settled 60 hardening::module_signing, variants: PRODUCTION, enforced: true, expects: hardening::UNSIGNED;
+        Quick Settled 60 signing::module_signing, variants: PRODUCTION, enforced: true, expects: signing::UNSIGNED;
     "audit" "changes to configuration are on record"
         Quick Settled 60 hardening::audit, variants: PRODUCTION;
     "logs_bounded" "logs are kept, bounded and rotated"

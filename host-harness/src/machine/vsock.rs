@@ -111,9 +111,7 @@ pub fn daemon() -> Result<PathBuf, String> {
     let places = places(
         std::env::var_os("VEXFS_TOOLS").map(PathBuf::from),
         &std::env::current_dir().unwrap_or_default(),
-        std::env::var_os("CARGO_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))),
+        image_builder::cargo_home(),
     );
     places
         .into_iter()

@@ -101,10 +101,7 @@ fn published(program: &CrateProgram) -> Result<Vec<Crate>, BuildError> {
 
 /// What cargo keeps under this name, of whichever registry it is (the Cargo book, "Cargo Home").
 fn in_registry(kind: &str, name: &str) -> Result<PathBuf, BuildError> {
-    let home = std::env::var_os("CARGO_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
-        PathBuf::from,
-    );
+    let home = host::cargo_home().unwrap_or_default();
     let dir = home.join("registry").join(kind);
     let registries = fs::read_dir(&dir).map_err(BuildError::io("list", &dir))?;
     registries
