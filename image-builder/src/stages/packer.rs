@@ -345,9 +345,9 @@ fn strip_escapes(text: &str) -> String {
     out
 }
 
-/// The script that failed and what it printed, from Packer's log.
+/// The script that failed and what it printed, from Packer's log; the template says each one's name before it.
 fn failed_script(log: &str) -> Option<(String, String)> {
-    const STARTED: &str = "Provisioning with shell script: ";
+    const STARTED: &str = "qemu.vexfs: stage: ";
     const EXITED: &str = "Script exited with non-zero exit status";
     const CLEANING: &str = "Provisioning step had errors";
     let exited = log.find(EXITED)?;
@@ -355,10 +355,7 @@ fn failed_script(log: &str) -> Option<(String, String)> {
     let started = before.rfind(STARTED)?;
     let rest = &before[started + STARTED.len()..];
     let (script, output) = rest.split_once('\n').unwrap_or((rest, ""));
-    let script = Path::new(script.trim())
-        .file_name()?
-        .to_string_lossy()
-        .into_owned();
+    let script = script.trim();
     let lines: Vec<_> = output
         .lines()
         .filter_map(|line| line.split_once("qemu.vexfs: ").map(|(_, said)| said.trim()))

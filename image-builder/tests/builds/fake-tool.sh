@@ -178,8 +178,8 @@ packer)
         exit 1
     fi
     if [ -e "$FAKES/script-fails" ]; then
-        echo "==> qemu.vexfs: Provisioning with shell script: /w/provision/80-test.sh"
-        sed 's/^/==> qemu.vexfs: /' "$FAKES/script-fails"
+        echo "    qemu.vexfs: stage: 80-test.sh"
+        sed 's/^/    qemu.vexfs: /' "$FAKES/script-fails"
         echo "Build 'qemu.vexfs' errored: Script exited with non-zero exit status: 1."
         exit 1
     fi
