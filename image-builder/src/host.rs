@@ -75,6 +75,14 @@ pub fn cargo_home() -> Option<PathBuf> {
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
 }
 
+/// Where programs for the guest are compiled: cargo's own folder for what it makes of the workspace, so that a
+/// checkout one may only read does with `CARGO_TARGET_DIR` (the Cargo book, "Environment Variables").
+pub(crate) fn cargo_target(workspace: &Path) -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty());
+    let named = named.and_then(|dir| std::path::absolute(dir).ok());
+    named.unwrap_or_else(|| workspace.join("target"))
+}
+
 /// Checks that everything a build runs is there.
 pub(crate) fn require_tools() -> Result<(), BuildError> {
     let missing = missing(&path());

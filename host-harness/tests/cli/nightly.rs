@@ -231,7 +231,7 @@ impl User {
             mount --bind $rust $home/rust; mount -o remount,bind,ro $home/rust
             mount --bind $cargo $home/cargo; mount -o remount,bind,ro $home/cargo
             exec runuser -u $user -- env -i HOME=$home PATH=$home/rust/bin:$TOOLS:/usr/bin:/bin \
-                CARGO_HOME=$home/cargo CARGO_NET_OFFLINE=true VEXFS_CACHE=$home/cache \"$@\"";
+                CARGO_HOME=$home/cargo CARGO_TARGET_DIR=$home/target CARGO_NET_OFFLINE=true VEXFS_CACHE=$home/cache \"$@\"";
         let sysroot = Command::new("rustc")
             .args(["--print", "sysroot"])
             .output()?;

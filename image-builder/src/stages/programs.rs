@@ -8,7 +8,7 @@ use crate::evidence::Crate;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::store::{Entry, Stage};
-use crate::{BuildError, ProgramRecord, image, key, tree};
+use crate::{BuildError, ProgramRecord, host, image, key, tree};
 
 /// Programs that are built together.
 pub(crate) struct Set {
@@ -134,7 +134,7 @@ pub(crate) async fn make(
     workspace: &Path,
 ) -> Result<Entry, BuildError> {
     site.stage(stage, async |result| {
-        let target_dir = workspace.join("target/guest");
+        let target_dir = host::cargo_target(workspace).join("guest");
         let mut command = Site::background("cargo")
             .args([
                 "build",

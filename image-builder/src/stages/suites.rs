@@ -49,7 +49,10 @@ pub(crate) async fn make(
             .args(["install", "--locked", "--target", TARGET, "--root"])
             .arg(work.path())
             .env("RUSTFLAGS", RUSTFLAGS)
-            .env("CARGO_TARGET_DIR", workspace.join("target/suites"));
+            .env(
+                "CARGO_TARGET_DIR",
+                host::cargo_target(workspace).join("suites"),
+            );
         for (name, value) in PROFILE {
             command = command.env(name, value);
         }
