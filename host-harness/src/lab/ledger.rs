@@ -92,6 +92,20 @@ pub(super) async fn balance(
     Ok(leaks)
 }
 
+/// Has kmemleak look for memory that nothing points at any more. What it finds is in the kernel's log, for
+/// the second judge. Twice, because an object counts that is older than five seconds and has not changed
+/// since the scan before (`MSECS_MIN_AGE` and `update_checksum` in mm/kmemleak.c).
+const FORGOTTEN: &str = "set -e; leaks=/sys/kernel/debug/kmemleak; \
+    mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug; \
+    [ -e $leaks ] || exit 0; \
+    echo Y >/sys/module/kmemleak/parameters/verbose; \
+    echo scan >$leaks; sleep 5; echo scan >$leaks";
+
+/// Runs [`FORGOTTEN`]; a kernel without kmemleak finds nothing.
+pub(super) async fn look_for_forgotten_memory(guest: &Guest) -> Result<(), Failure> {
+    guest.sh(FORGOTTEN).await.map(drop)
+}
+
 /// Takes down what the lab itself put up, and has the kernel give back what it only keeps.
 async fn settle(guest: &Guest, source: &SourceConfig) -> Result<(), Failure> {
     guest.leave_tools().await?;

@@ -91,6 +91,10 @@ impl Lab {
     pub async fn balance(&mut self) -> Result<(), Failure> {
         if let Some((guest, before)) = &self.settled {
             self.leaks = ledger::balance(guest, self.source(), before).await?;
+            // The distribution's kernels do not have it: no program runs there to find that out.
+            if self.setup.kernel().compiled.is_some() {
+                ledger::look_for_forgotten_memory(guest).await?;
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use image_builder::Image;
+use image_builder::{Image, KernelRecord};
 
 use crate::dossier::Policy;
 use crate::host::Host;
@@ -77,12 +77,18 @@ impl Setup {
         admission::Tickets::here().machines(&spec)
     }
 
-    /// A time meant for the distribution's kernel, on the image's own: one full of sanitizers is slower.
-    pub fn stretched(&self, time: Duration) -> Duration {
+    /// The kernel that its machines boot.
+    pub fn kernel(&self) -> &KernelRecord {
         let manifest = &self.image.manifest;
         let second = manifest.second_kernel.as_ref();
-        let kernel = second.filter(|_| self.second_kernel);
-        time.mul_f64(kernel.unwrap_or(&manifest.kernel).slowdown().max(1.0))
+        second
+            .filter(|_| self.second_kernel)
+            .unwrap_or(&manifest.kernel)
+    }
+
+    /// A time meant for the distribution's kernel, on the image's own: one full of sanitizers is slower.
+    pub fn stretched(&self, time: Duration) -> Duration {
+        time.mul_f64(self.kernel().slowdown().max(1.0))
     }
 
     /// The image booted, settled and frozen; made by whoever asks first.

@@ -23,7 +23,18 @@ use super::{block_on, layout, setup_of, show};
 pub type Row = (&'static str, fn() -> Result<(), Failed>);
 
 pub const TESTS: &[Row] = &[
-    ("kasan_finds_what_nobody_else_does", kasan),
+    ("kasan_finds_what_nobody_else_does", || {
+        found(
+            "slab_oob",
+            ("kasan", "KASAN: slab-out-of-bounds Write in fault_init"),
+        )
+    }),
+    ("kmemleak_finds_what_nobody_else_does", || {
+        found(
+            "kmalloc_forgotten",
+            ("kmemleak", "memory leak in fault_forget"),
+        )
+    }),
     (
         "production_with_a_key_takes_signed_modules_only",
         signed_modules_only,
@@ -55,8 +66,9 @@ async fn run(setup: Setup, check: &str) -> Result<CaseResult, Failed> {
     Ok(result)
 }
 
-/// A byte written behind an object, which passes unseen on the distribution's kernel (`fault::slab_oob`).
-fn kasan() -> Result<(), Failed> {
+/// A fault that passes unseen on the distribution's kernel (`fault::…`) is told on one with sanitizers, and
+/// without it nothing is.
+fn found(fault: &'static str, (kind, title): (&str, &str)) -> Result<(), Failed> {
     let (clean, seen) = block_on(async {
         let setup = built("debug", |request| BuildRequest {
             kernel: KernelChoice::Source("debug".into()),
@@ -71,7 +83,7 @@ fn kasan() -> Result<(), Failed> {
         };
         let made = image_builder::faults(&faults, &setup.image.manifest, &()).await?;
         let clean = run(setup.clone(), "mkfs_mount").await?;
-        let fault = Fault::find("slab_oob").ok_or("no such fault")?;
+        let fault = Fault::find(fault).ok_or("no such fault")?;
         let broken = Setup {
             breaks: vec![fault.as_break(&made)],
             ..setup
@@ -82,8 +94,8 @@ fn kasan() -> Result<(), Failed> {
         return Err(format!("without a fault: {:?}", clean.outcome).into());
     }
     match seen.outcome.failure() {
-        ("kasan", "KASAN: slab-out-of-bounds write in fault_init", _) => Ok(()),
-        (kind, title, _) => Err(format!("expected KASAN's report, saw {kind} `{title}`").into()),
+        (saw, of, _) if (saw, of) == (kind, title) => Ok(()),
+        (saw, of, _) => Err(format!("expected {kind} `{title}`, saw {saw} `{of}`").into()),
     }
 }
 
