@@ -268,9 +268,11 @@ fn old_releases_go_and_latest_stays() -> Result<(), Failed> {
 fn two_at_once_are_one() -> Result<(), Failed> {
     let world = World::new()?;
     let (bundle, home) = first(&world)?;
+    // One process, so that nothing outlives it.
     let mut holder = Command::new("flock")
+        .arg("--no-fork")
         .arg(home.join(".lock"))
-        .args(["sh", "-c", "echo held; sleep 60"])
+        .args(["sh", "-c", "echo held; exec sleep 60"])
         .stdout(std::process::Stdio::piped())
         .spawn()?;
     let mut said = [0; 4];
