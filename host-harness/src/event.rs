@@ -102,8 +102,8 @@ pub struct CaseResult {
     pub kernel_log: String,
     /// What a tool inside the check reported one by one; empty for most checks.
     pub parts: Vec<Part>,
-    /// Earlier tries of the same check in this run, all of them not green. A pass with earlier
-    /// tries is flaky.
+    /// Earlier tries of the same check in this run, all of them not green: it was to be tried again, or
+    /// the host had ended them.
     pub earlier: Vec<Attempt>,
     /// The folder with everything about it, when it left one; see [`crate::dossier`].
     pub dossier: Option<std::path::PathBuf>,
@@ -125,9 +125,11 @@ impl CaseResult {
         }
     }
 
-    /// Whether it passed only after it had not.
+    /// Whether it passed only after it had failed. A try that the host has ended says nothing about the
+    /// image and makes nothing flaky.
     pub fn is_flaky(&self) -> bool {
-        self.outcome == Outcome::Pass && !self.earlier.is_empty()
+        let failed = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Fail { .. });
+        self.outcome == Outcome::Pass && self.earlier.iter().any(failed)
     }
 }
 
@@ -151,6 +153,17 @@ pub struct Attempt {
     pub kernel_log: String,
     /// The folder with everything about it.
     pub dossier: Option<std::path::PathBuf>,
+}
+
+impl From<CaseResult> for Attempt {
+    fn from(result: CaseResult) -> Attempt {
+        Attempt {
+            outcome: result.outcome,
+            transcript: result.transcript,
+            kernel_log: result.kernel_log,
+            dossier: result.dossier,
+        }
+    }
 }
 
 /// Somebody who wants to know what happens: the terminal, a JUnit file, a JSON stream.

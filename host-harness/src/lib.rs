@@ -6,7 +6,7 @@
 //! log; [`runner`] brings them together and emits [`event`]s; [`report`] turns those into
 //! something for a reader; [`stored`] keeps a verdict beside its image, [`dossier`] is the folder a
 //! failure leaves, [`history`] what earlier runs found, [`tryout`] the loop from an edit to a verdict.
-//! [`host`] probes what the machine we run on offers.
+//! [`host`] probes what the machine we run on offers; [`whose`] says whose fault an error is.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`event::CaseResult`] (what came of it). Building images is left to
@@ -30,3 +30,4 @@ pub mod snapshot;
 pub mod stored;
 pub mod tryout;
 pub mod verdict;
+pub mod whose;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use agent_protocol::handshake::{HandshakeError, Versions};
 use agent_protocol::{Fault, FaultKind};
 
+use crate::whose::Whose;
+
 /// Why a request came to nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AgentError {
@@ -54,6 +56,21 @@ pub enum AgentError {
 }
 
 impl AgentError {
+    /// Whose fault it is, for as long as its machine lives: what carries the connection is a part of the
+    /// machine, and its loss is the machine's death ([`crate::machine::Death`]), which is asked first.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        match self {
+            Self::Version { .. } => Whose::Ours,
+            Self::WrongSecret
+            | Self::Garbage(_)
+            | Self::Lost(_)
+            | Self::DeadlinePassed { .. }
+            | Self::Fault { .. }
+            | Self::TooLarge { .. } => Whose::Guest,
+        }
+    }
+
     /// Whether the connection is gone, which the machine's end may explain.
     #[must_use]
     pub fn is_disconnect(&self) -> bool {

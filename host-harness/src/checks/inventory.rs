@@ -101,7 +101,7 @@ pub async fn declared(lab: &mut Lab) -> Result<(), Failure> {
     let guest = lab.guest().await?;
     let manifest = lab.manifest();
     let mut declared = Declared::of(&manifest.variant)
-        .map_err(|e| Failure::Infrastructure(format!("checks/declared: {e}")))?;
+        .map_err(|e| Failure::Ours(format!("checks/declared: {e}")))?;
     let mut wrong = Vec::new();
     // The guest has no end of processes to start under emulation: one shell for all lists.
     let lists: Vec<String> = KINDS

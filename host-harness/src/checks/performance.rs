@@ -11,7 +11,7 @@ pub async fn beside_the_stored(lab: &mut Lab) -> Result<(), Failure> {
     let rounds = lab.count("performance")?;
     let guest = lab.boot(Boot::invited().counting_instructions()).await?;
     guest.settle().await?;
-    let infrastructure = Failure::Infrastructure;
+    let infrastructure = Failure::Host;
     let host = lab.fingerprint();
     let path = Standing::path(lab.cache(), &host);
     let mut stored = Standing::read(&path, &host).map_err(infrastructure)?;

@@ -199,7 +199,7 @@ impl Dossier {
         let machine = Launch::boot_in(spec, run)?.start().await?;
         let within = Duration::from_secs_f64(self.facts.boot_deadline_s.clamp(1.0, 3600.0));
         let agent = machine.agent(within).await.map_err(|error| {
-            MachineError::Agent(format!(
+            MachineError::Uninvited(format!(
                 "{why}; booted from its disks, it does not answer: {error}; the console ends \
                  with:\n{}",
                 machine.console().tail(20)

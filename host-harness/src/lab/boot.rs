@@ -126,9 +126,9 @@ impl Lab {
             spec.counts_instructions = spec.accelerator == Accelerator::Tcg;
             spec.cpus = 1;
         }
-        let ticket = admission::enter(&spec).await.map_err(|e| {
-            Failure::Infrastructure(format!("cannot wait for room on this host: {e}"))
-        })?;
+        let ticket = admission::enter(&spec)
+            .await
+            .map_err(|e| Failure::Host(format!("cannot wait for room on this host: {e}")))?;
         let mut machine = Machine::boot(spec).await?;
         machine.hold(ticket);
         let machine = Arc::new(machine);

@@ -1,7 +1,6 @@
 //! What machines leave behind, gathered when a story is over, and turned into what the second
 //! judge reads.
 
-use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 
 use agent_protocol::message::KmsgRecord;
@@ -11,6 +10,7 @@ use crate::machine::{Console, Death, Machine, Mark};
 use crate::verdict::ledger::Leak;
 use crate::verdict::outcome::{End, Own, combine};
 use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, judge};
+use crate::whose::Whose;
 
 /// What is known about a check besides its own word.
 #[derive(Debug, Clone)]
@@ -130,7 +130,10 @@ impl Remains {
                     if death.is_none()
                         && let Err(failure) = guest.fetch_kernel_log().await
                     {
-                        self.end = End::Undeclared(failure.to_string());
+                        self.ended(match failure.whose() {
+                            Whose::Guest => End::Undeclared(failure.to_string()),
+                            Whose::Host | Whose::Ours => End::HostFailed(failure.to_string()),
+                        });
                     }
                     sheet.kernel_log = guest.kernel_log().await;
                 }
@@ -140,10 +143,20 @@ impl Remains {
         if let Some(death) = death
             && !(declared && death.is_orderly())
         {
-            self.end = End::Undeclared(death.to_string());
+            self.ended(match death.whose() {
+                Whose::Guest => End::Undeclared(death.to_string()),
+                Whose::Host | Whose::Ours => End::HostFailed(death.to_string()),
+            });
         }
         self.sheets.push(sheet);
         self.machines.push(machine);
+    }
+
+    /// What the host did to one machine counts for all: what the others show may follow from it.
+    fn ended(&mut self, end: End) {
+        if !matches!(self.end, End::HostFailed(_)) {
+            self.end = end;
+        }
     }
 
     /// Everything that is known so far.
@@ -178,7 +191,7 @@ impl Remains {
             match Arc::try_unwrap(machine).map(Machine::kill) {
                 Ok(end) => {
                     if let Err(error) = end.await {
-                        self.end = End::Undeclared(error.to_string());
+                        self.ended(End::HostFailed(error.to_string()));
                     }
                 }
                 Err(shared) => drop(shared),
@@ -231,19 +244,12 @@ fn facts(setup: &Setup) -> Vec<(String, String)> {
     facts
 }
 
-/// What a death says to the second judge. All of them came before we ended the machine ourselves.
+/// What a death says to the second judge. All of them came before we ended the machine ourselves; what
+/// the host did says nothing about the guest ([`End::HostFailed`]).
 fn death_event(death: &Death) -> Option<MachineEvent> {
     match death {
         Death::GuestPanicked => Some(MachineEvent::GuestPanicked),
-        Death::DiskError { .. } => Some(MachineEvent::DiskError),
-        Death::Exited {
-            status: Some(status),
-            ..
-        } => {
-            let signal = status.signal().map(MachineEvent::QemuKilled);
-            signal.or(status.code().map(MachineEvent::QemuExited))
-        }
-        Death::Exited { status: None, .. } | Death::VsockLost { .. } => None,
+        Death::DiskError { .. } | Death::Exited { .. } | Death::VsockLost { .. } => None,
     }
 }
 
@@ -289,12 +295,15 @@ impl Evidence {
             Ok(()) => Own::Passed,
             Err(Failure::Check { title, detail, .. }) => Own::Failed(title.clone(), detail.clone()),
             Err(Failure::Deadline { title, detail }) => Own::Overran(title.clone(), detail.clone()),
-            Err(Failure::Died(death)) => Own::CutOff(death.to_string()),
-            Err(failure @ Failure::Agent { .. }) => Own::Failed(failure.to_string(), String::new()),
-            Err(failure @ Failure::UndeclaredSkip(_)) => {
+            Err(Failure::Died(death)) if death.whose() == Whose::Guest => {
+                Own::CutOff(death.to_string())
+            }
+            Err(failure @ (Failure::Agent { .. } | Failure::UndeclaredSkip(_)))
+                if failure.whose() == Whose::Guest =>
+            {
                 Own::Failed(failure.to_string(), String::new())
             }
-            Err(Failure::Infrastructure(what)) => Own::Infrastructure(what.clone()),
+            Err(failure) => Own::Infrastructure(failure.to_string()),
         };
         combine(own, &self.end, &self.findings, &self.leaks)
     }

@@ -4,6 +4,7 @@ use crate::agent::AgentError;
 use crate::event::Part;
 use crate::machine::{Death, MachineError};
 use crate::snapshot::SnapshotError;
+use crate::whose::Whose;
 
 /// Why a check's story could not be told to the end. What it means for the verdict is decided by
 /// the runner, which also knows what the kernel said.
@@ -44,10 +45,29 @@ pub enum Failure {
     UndeclaredSkip(String),
     /// The host could not do its part; says nothing about the image.
     #[error("{0}")]
-    Infrastructure(String),
+    Host(String),
+    /// The same, and it has been tried often enough.
+    #[error("{0}")]
+    HostPersists(String),
+    /// We asked for what makes no sense, or is not set up; says nothing about the image.
+    #[error("{0}")]
+    Ours(String),
 }
 
 impl Failure {
+    /// Whose fault it is.
+    pub fn whose(&self) -> Whose {
+        match self {
+            Failure::Check { .. } | Failure::Deadline { .. } | Failure::UndeclaredSkip(_) => {
+                Whose::Guest
+            }
+            Failure::Died(death) => death.whose(),
+            Failure::Agent { source, .. } => source.whose(),
+            Failure::Host(_) | Failure::HostPersists(_) => Whose::Host,
+            Failure::Ours(_) => Whose::Ours,
+        }
+    }
+
     /// Whether it came about because time was up.
     pub fn is_overrun(&self) -> bool {
         match self {
@@ -127,7 +147,15 @@ impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Failure {
         match error {
             MachineError::Died(death) => Failure::Died(death),
-            other => Failure::Infrastructure(other.to_string()),
+            MachineError::Agent(source) => Failure::Agent {
+                doing: "speak to the agent".to_owned(),
+                source,
+            },
+            other => match other.whose() {
+                Whose::Guest => Failure::check("machine", other.to_string(), ""),
+                Whose::Host => Failure::Host(other.to_string()),
+                Whose::Ours => Failure::Ours(other.to_string()),
+            },
         }
     }
 }
@@ -147,7 +175,12 @@ impl From<SnapshotError> for Failure {
                 "the image does not boot, as another check of this run has found",
                 why,
             ),
-            other => Failure::Infrastructure(other.to_string()),
+            SnapshotError::Persists { .. } => Failure::HostPersists(error.to_string()),
+            SnapshotError::Fork { .. }
+            | SnapshotError::Silent(_)
+            | SnapshotError::State { .. }
+            | SnapshotError::Broken { .. }
+            | SnapshotError::Io { .. } => Failure::Host(error.to_string()),
         }
     }
 }
@@ -179,5 +212,57 @@ mod tests {
             detail: String::new(),
         };
         assert!(told(Err(overrun), &[bad]).is_overrun());
+    }
+
+    #[test]
+    fn whose_fault_it_is_survives_every_conversion() {
+        use crate::agent::AgentError;
+        use crate::machine::QmpError;
+
+        let lost = || {
+            MachineError::Died(Death::VsockLost {
+                tail: "none".into(),
+            })
+        };
+        let silent = || MachineError::NoAnswer {
+            port: 5000,
+            within: std::time::Duration::from_secs(30),
+            why: "nobody listens".into(),
+        };
+        let gone = || QmpError::Gone {
+            command: "stop".into(),
+        };
+        let persists = SnapshotError::Persists {
+            troubles: vec!["one".into()],
+            last: Box::new(lost().into()),
+        };
+        let unsettled = SnapshotError::Unsettled {
+            why: "no answer".into(),
+            console: "login:".into(),
+        };
+        let table: [(Failure, Whose); 10] = [
+            (lost().into(), Whose::Host),
+            (SnapshotError::from(lost()).into(), Whose::Host),
+            (persists.into(), Whose::Host),
+            (
+                SnapshotError::from(MachineError::from(gone())).into(),
+                Whose::Host,
+            ),
+            (SnapshotError::Silent(silent()).into(), Whose::Host),
+            (silent().into(), Whose::Guest),
+            (unsettled.into(), Whose::Guest),
+            (
+                MachineError::Died(Death::GuestPanicked).into(),
+                Whose::Guest,
+            ),
+            (
+                MachineError::Agent(AgentError::WrongSecret).into(),
+                Whose::Guest,
+            ),
+            (MachineError::NoKvm { why: "no".into() }.into(), Whose::Ours),
+        ];
+        for (failure, whose) in table {
+            assert_eq!(failure.whose(), whose, "{failure}");
+        }
     }
 }

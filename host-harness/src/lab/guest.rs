@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{Failure, Lab};
 use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
 use crate::machine::{Machine, MachineError};
+use crate::whose::Whose;
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
 pub const FIRST_ANSWER: Duration = Duration::from_secs(20);
@@ -19,9 +20,6 @@ pub const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// The kernel's id of a boot, random(4): a UUID and a line feed.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_ID_BYTES: u64 = 64;
-
-/// A connection that broke is explained by the machine's end, if that comes within this time.
-const EXPLANATION: Duration = Duration::from_secs(3);
 
 /// How long an orderly power-off may take under emulation.
 const POWER_OFF: Duration = Duration::from_secs(60);
@@ -67,7 +65,7 @@ impl Guest {
         patience: Duration,
     ) -> Result<Guest, Failure> {
         let no_boot = |error: MachineError| match error {
-            MachineError::Died(death) => Failure::check(
+            MachineError::Died(death) if death.whose() == Whose::Guest => Failure::check(
                 "boot",
                 format!("the image does not boot: {death}"),
                 format!("the console ends with:\n{}", machine.console().tail(30)),
@@ -86,17 +84,22 @@ impl Guest {
             .wait_for_port(AGENT_PORT, within)
             .await
             .map_err(no_boot)?;
-        let secret = machine.secret().ok_or_else(|| {
-            Failure::Infrastructure("an uninvited machine has no agent".to_owned())
-        })?;
+        let secret = machine
+            .secret()
+            .ok_or_else(|| Failure::Ours("an uninvited machine has no agent".to_owned()))?;
         let secret = Secret::from_bytes(*secret.bytes());
-        let agent = |doing: &str| {
-            let doing = doing.to_owned();
-            move |source| Failure::Agent { doing, source }
+        let client = match Client::connect(stream, &secret, answer).await {
+            Ok(client) => client,
+            Err(source) => {
+                return Err(match machine.explained(MachineError::Agent(source)).await {
+                    MachineError::Agent(source) => Failure::Agent {
+                        doing: "shake hands with the agent".to_owned(),
+                        source,
+                    },
+                    other => other.into(),
+                });
+            }
         };
-        let client = Client::connect(stream, &secret, answer)
-            .await
-            .map_err(agent("shake hands with the agent"))?;
         Guest::adopt(machine, client, patience).await
     }
 
@@ -188,23 +191,21 @@ impl Guest {
         request: impl Future<Output = Result<T, AgentError>>,
     ) -> Result<T, Failure> {
         let died = self.0.machine.died();
-        tokio::pin!(died);
         let source = tokio::select! {
             biased;
             result = request => match result {
                 Ok(value) => return Ok(value),
                 Err(source) => source,
             },
-            death = &mut died => return Err(Failure::Died(death)),
+            death = died => return Err(Failure::Died(death)),
         };
-        if source.is_disconnect()
-            && let Ok(death) = tokio::time::timeout(EXPLANATION, died).await
-        {
-            return Err(Failure::Died(death));
-        }
-        Err(Failure::Agent {
-            doing: doing.to_owned(),
-            source,
+        let error = MachineError::Agent(source);
+        Err(match self.0.machine.explained(error).await {
+            MachineError::Agent(source) => Failure::Agent {
+                doing: doing.to_owned(),
+                source,
+            },
+            other => other.into(),
         })
     }
 
@@ -293,7 +294,7 @@ impl Guest {
         mode: u32,
     ) -> Result<(), Failure> {
         let content = std::fs::read(from)
-            .map_err(|e| Failure::Infrastructure(format!("cannot read {}: {e}", from.display())))?;
+            .map_err(|e| Failure::Host(format!("cannot read {}: {e}", from.display())))?;
         let put = self.0.client.put_file(to, mode, &content, self.0.patience);
         self.ask(&format!("put {to}"), put).await
     }

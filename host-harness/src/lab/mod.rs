@@ -34,6 +34,7 @@ use crate::machine::{Accelerator, Machine};
 use crate::perf::Fingerprint;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
+use crate::whose::Whose;
 
 pub use boot::Boot;
 pub use disks::{Mount, SCRATCH};
@@ -173,7 +174,7 @@ impl Lab {
     pub async fn load_subject(&self, guest: &Guest) -> Result<(), Failure> {
         match &self.instead {
             Instead::Pending(subject) => subject.load(guest).await,
-            other => Err(Failure::Infrastructure(format!(
+            other => Err(Failure::Ours(format!(
                 "check `{}` has no module to load ({other:?}): run it by `vexfs-images try`",
                 self.check.name
             ))),
@@ -255,10 +256,10 @@ impl Lab {
     /// # Errors
     /// When the table has no such row, or the environment asks for nonsense.
     pub fn count(&mut self, name: &str) -> Result<u64, Failure> {
-        let scale = Scale::of_environment().map_err(Failure::Infrastructure)?;
-        let count = scale.count(name).ok_or_else(|| {
-            Failure::Infrastructure(format!("checks/counts.toml has no row `{name}`"))
-        })?;
+        let scale = Scale::of_environment().map_err(Failure::Ours)?;
+        let count = scale
+            .count(name)
+            .ok_or_else(|| Failure::Ours(format!("checks/counts.toml has no row `{name}`")))?;
         self.facts
             .push((format!("count-{name}"), count.to_string()));
         Ok(count.times)
@@ -327,9 +328,8 @@ impl Lab {
                 Failure::Died(death) => Failure::Died(death),
                 // What hangs, hangs as it was meant to.
                 overrun if overrun.is_overrun() => overrun,
-                other => {
-                    Failure::Infrastructure(format!("the test could not break anything: {other}"))
-                }
+                host if host.whose() == Whose::Host => host,
+                other => Failure::Ours(format!("the test could not break anything: {other}")),
             };
             for (from, to) in &broken.files {
                 guest.put(from, to).await.map_err(could_not)?;
@@ -362,7 +362,7 @@ impl Lab {
     pub async fn image_digest(&self) -> Result<String, Failure> {
         let path = self.setup.image.disk.clone();
         let unreadable = |e: &dyn std::fmt::Display| {
-            Failure::Infrastructure(format!("cannot read the image {}: {e}", path.display()))
+            Failure::Host(format!("cannot read the image {}: {e}", path.display()))
         };
         let file = path.clone();
         tokio::task::spawn_blocking(move || sha256(&file))
@@ -377,7 +377,7 @@ impl Lab {
     /// When the logs cannot be read.
     pub fn build_log_secrets(&self) -> Result<String, Failure> {
         crate::secret_scan::logs(&self.setup.layout.logs())
-            .map_err(|e| Failure::Infrastructure(format!("cannot scan the build's logs: {e}")))
+            .map_err(|e| Failure::Host(format!("cannot scan the build's logs: {e}")))
     }
 
     /// Collects what the machines can tell while they live. Nothing of the story is left.

@@ -54,7 +54,7 @@ impl Lab {
         let disk = CutDisk { home };
         File::create(disk.file())
             .and_then(|file| file.set_len(SCRATCH_MIB << 20))
-            .map_err(|e| Failure::Infrastructure(format!("cannot make a disk: {e}")))?;
+            .map_err(|e| Failure::Host(format!("cannot make a disk: {e}")))?;
         let name = "scratch-after-the-cut.raw".to_owned();
         self.exhibits.add(name, disk.file(), disk.home.clone());
         Ok(disk)
@@ -70,7 +70,7 @@ impl Lab {
             .await
             .map_err(std::io::Error::other)
             .and_then(|made| made)
-            .map_err(|e| Failure::Infrastructure(format!("cannot copy a disk: {e}")))?;
+            .map_err(|e| Failure::Host(format!("cannot copy a disk: {e}")))?;
         let logged = ExtraDisk::logged(disk.in_use(), disk.log());
         let snapshot = self.setup.snapshot().await?;
         let logs = self.logs();
@@ -154,7 +154,7 @@ impl Lab {
             let file = File::options().write(true).open(disk.file())?;
             WriteLog::read(&disk.log())?.cut(&file, rng, flushes)
         };
-        cut().map_err(|e| Failure::Infrastructure(format!("cannot cut a disk's power: {e}")))
+        cut().map_err(|e| Failure::Host(format!("cannot cut a disk's power: {e}")))
     }
 
     /// Switches on again what its guest has powered off: another boot from the disks as they are now.
@@ -169,9 +169,8 @@ impl Lab {
             .await?;
         self.forget(&machine);
         drop(guest);
-        let machine = Arc::try_unwrap(machine).map_err(|_| {
-            Failure::Infrastructure("somebody still holds a machine that is off".to_owned())
-        })?;
+        let machine = Arc::try_unwrap(machine)
+            .map_err(|_| Failure::Ours("somebody still holds a machine that is off".to_owned()))?;
         let machine = Arc::new(machine.boot_again(&self.logs()).await?);
         self.machines.lock().push(machine.clone());
         let guest = Guest::meet(machine, self.boot_deadline(), self.deadline()).await?;

@@ -16,7 +16,7 @@ const KIB: u32 = 1024;
 /// When the host's mkfs.vfat(8) or mcopy(1) fails.
 pub async fn seed_disk(dir: &Path, label: &str, user_data: &str) -> Result<ExtraDisk, Failure> {
     let trouble = |what: &str, error: &dyn std::fmt::Display| {
-        Failure::Infrastructure(format!("cannot make the seed disk: {what}: {error}"))
+        Failure::Host(format!("cannot make the seed disk: {what}: {error}"))
     };
     let (image, log) = (dir.join("seed.img"), dir.join("seed.log"));
     std::fs::create_dir_all(dir).map_err(|e| trouble("directory", &e))?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Failure, Guest, Instead, Lab, ledger, live, subject};
 use crate::checks::Start;
+use crate::whose::HOST_TROUBLE;
 
 /// How long findings are told as they come: a guest can wait for its module for a day.
 const LISTENING: Duration = Duration::from_secs(24 * 3600);
@@ -23,6 +24,9 @@ impl Lab {
             let snapshot = self.setup.snapshot().await?;
             let fork = snapshot.fork(self.check.name, &self.logs()).await?;
             self.spent.machine = fork.timing.ready;
+            let troubles = fork.troubles.into_iter();
+            let told = troubles.map(|trouble| (HOST_TROUBLE.to_owned(), trouble));
+            self.facts.extend(told);
             let machine = Arc::new(fork.machine);
             self.machines.lock().push(machine.clone());
             let guest = Guest::new(machine, fork.agent, self.deadline());
@@ -76,7 +80,7 @@ impl Lab {
     pub async fn guest(&mut self) -> Result<Guest, Failure> {
         match &self.settled {
             Some((guest, _)) => Ok(guest.clone()),
-            None => Err(Failure::Infrastructure(format!(
+            None => Err(Failure::Ours(format!(
                 "check `{}` declares no settled guest",
                 self.check.name
             ))),

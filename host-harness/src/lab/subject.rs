@@ -50,7 +50,7 @@ pub fn place(manifest: &Manifest) -> String {
 /// Takes the image's own module out of a settled guest.
 pub(super) async fn take_out(guest: &Guest, module: &str) -> Result<(), Failure> {
     let bad = |what: String| {
-        Failure::Infrastructure(format!(
+        Failure::Ours(format!(
             "the image's own module stands in the way: {what}. Build the image again from a tree that \
              works: `cargo images build`"
         ))

@@ -12,6 +12,7 @@ use super::gate::Gate;
 use super::start::{COMING_UP, create, ended_early, unlink};
 use super::vsock::{self, Dialer};
 use super::{MachineError, VsockBackend};
+use crate::whose::Whose;
 
 /// The host's half of a vsock device.
 pub(crate) struct Attached {
@@ -70,6 +71,7 @@ pub(crate) async fn attach(
                 if Instant::now() >= deadline {
                     return Err(MachineError::Slow {
                         what: "opening of the vsock daemon's socket".into(),
+                        whose: Whose::Host,
                         within: COMING_UP,
                         log: log.to_owned(),
                     });

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Death;
+use super::{Death, QmpError};
+use crate::agent::AgentError;
+use crate::whose::Whose;
 
 /// An error of the machine room. Each is a sentence that says what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,8 @@ pub enum MachineError {
     Slow {
         /// What was waited for.
         what: String,
+        /// Who let us wait.
+        whose: Whose,
         /// For how long.
         within: Duration,
         /// Where to look.
@@ -82,10 +86,13 @@ pub enum MachineError {
     },
     /// A QMP command failed.
     #[error(transparent)]
-    Qmp(#[from] super::QmpError),
-    /// The agent could not be spoken to.
+    Qmp(#[from] QmpError),
+    /// Something was asked of the agent of a machine that has none, or not the one that was meant.
     #[error("cannot speak to the agent: {0}")]
-    Agent(String),
+    Uninvited(String),
+    /// The agent accepts connections, and could not be spoken to.
+    #[error("cannot speak to the agent: {0}")]
+    Agent(AgentError),
     /// Nothing answers on a vsock port of the guest.
     #[error("no answer on vsock port {port} of the guest within {} s: {why}", within.as_secs_f32())]
     NoAnswer {
@@ -99,10 +106,41 @@ pub enum MachineError {
 }
 
 impl MachineError {
+    /// Whose fault it is.
+    pub fn whose(&self) -> Whose {
+        match self {
+            MachineError::Unmet { .. }
+            | MachineError::NoQemu { .. }
+            | MachineError::NoKvm { .. }
+            | MachineError::NoVsock { .. }
+            | MachineError::Uninvited(_) => Whose::Ours,
+            // A program that ends or does not answer while it starts has met no guest yet.
+            MachineError::OddQemu { .. }
+            | MachineError::EndedEarly { .. }
+            | MachineError::Io { .. } => Whose::Host,
+            MachineError::Slow { whose, .. } => *whose,
+            MachineError::Died(death) => death.whose(),
+            MachineError::Qmp(error) => error.whose(),
+            MachineError::Agent(error) => error.whose(),
+            MachineError::NoAnswer { .. } => Whose::Guest,
+        }
+    }
+
     /// Wraps an I/O error with what was being done.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> MachineError {
         let what = what.into();
         move |source| MachineError::Io { what, source }
+    }
+}
+
+impl QmpError {
+    /// Whose fault it is. Nothing of the guest's stands between us and QEMU's monitor.
+    pub fn whose(&self) -> Whose {
+        match self {
+            // We have asked for something that this QEMU does not do.
+            QmpError::Refused { .. } => Whose::Ours,
+            QmpError::NotQmp(_) | QmpError::Slow { .. } | QmpError::Gone { .. } => Whose::Host,
+        }
     }
 }
 

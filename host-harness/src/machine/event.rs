@@ -3,6 +3,8 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::whose::Whose;
+
 /// One thing that happened to a machine.
 ///
 /// Delivered through a channel that forgets the oldest when a receiver is slow; what must not be
@@ -75,6 +77,20 @@ impl Death {
         matches!(self, Death::Exited { status: Some(status), reason: Some(reason) }
             if status.success() && matches!(reason.as_str(), "guest-shutdown" | "guest-reset"))
     }
+
+    /// Whose doing it was. QEMU announces an end that the guest brought about with a reason that begins
+    /// with `guest-` (qapi/run-state.json, `ShutdownCause`); every other end of QEMU, its daemon or a disk
+    /// came from outside the guest.
+    pub fn whose(&self) -> Whose {
+        match self {
+            Death::GuestPanicked => Whose::Guest,
+            Death::Exited {
+                status: Some(status),
+                reason: Some(reason),
+            } if status.success() && reason.starts_with("guest-") => Whose::Guest,
+            Death::Exited { .. } | Death::DiskError { .. } | Death::VsockLost { .. } => Whose::Host,
+        }
+    }
 }
 
 impl std::fmt::Display for Death {
@@ -116,3 +132,55 @@ impl std::fmt::Display for Death {
 
 /// A moment in a machine's life: time since its QEMU was started.
 pub type Age = Duration;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn only_an_end_that_the_guest_announced_is_the_guests() {
+        let exited = |raw, reason: Option<&str>| Death::Exited {
+            status: Some(ExitStatus::from_raw(raw)),
+            reason: reason.map(Into::into),
+        };
+        let table = [
+            (Death::GuestPanicked, Whose::Guest),
+            (exited(0, Some("guest-shutdown")), Whose::Guest),
+            (exited(0, Some("guest-reset")), Whose::Guest),
+            (exited(0, Some("guest-panic")), Whose::Guest),
+            // SIGTERM to QEMU: it ends in good order, and says on whose word.
+            (exited(0, Some("host-signal")), Whose::Host),
+            (exited(0, None), Whose::Host),
+            // SIGKILL, as by the kernel's killer of processes without memory; and QEMU's own abort.
+            (exited(9, None), Whose::Host),
+            (exited(6, Some("guest-shutdown")), Whose::Host),
+            (exited(1 << 8, None), Whose::Host),
+            (
+                Death::Exited {
+                    status: None,
+                    reason: None,
+                },
+                Whose::Host,
+            ),
+            (
+                Death::DiskError {
+                    disk: "system".into(),
+                    full: true,
+                    reason: String::new(),
+                },
+                Whose::Host,
+            ),
+            (
+                Death::VsockLost {
+                    tail: String::new(),
+                },
+                Whose::Host,
+            ),
+        ];
+        for (death, whose) in table {
+            assert_eq!(death.whose(), whose, "{death}");
+        }
+    }
+}

@@ -31,6 +31,9 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// How long the threads of a machine whose plug is pulled may take to come to a stop.
 const STOPPING: Duration = Duration::from_secs(2);
 
+/// A connection that broke is explained by the machine's end, if that comes within this time.
+const EXPLANATION: Duration = Duration::from_secs(3);
+
 /// How soon the next attempt follows. Looking whether there is anything to connect to is cheap.
 const AGAIN: Duration = Duration::from_millis(2);
 
@@ -259,6 +262,19 @@ impl Machine {
         self.death.borrow().clone()
     }
 
+    /// The machine's death instead of an error that may only follow from it, if that comes soon.
+    pub async fn explained(&self, error: MachineError) -> MachineError {
+        let follows = match &error {
+            MachineError::Agent(error) => error.is_disconnect(),
+            MachineError::Qmp(error) => matches!(error, QmpError::Gone { .. }),
+            _ => false,
+        };
+        if follows && let Ok(death) = tokio::time::timeout(EXPLANATION, self.died()).await {
+            return MachineError::Died(death);
+        }
+        error
+    }
+
     /// How often the guest has reset the machine so far: reboots, asked for or not, and triple
     /// faults. A firmware may do it too before it boots anything.
     pub fn resets(&self) -> u32 {
@@ -272,7 +288,7 @@ impl Machine {
     /// the machine was not invited.
     pub async fn agent(&self, within: Duration) -> Result<Client, MachineError> {
         let deadline = Instant::now() + within;
-        let uninvited = || MachineError::Agent("the machine was not invited".into());
+        let uninvited = || MachineError::Uninvited("the machine was not invited".into());
         let secret = self.secret.as_ref().ok_or_else(uninvited)?;
         let stream = self.wait_for_port(AGENT_PORT, within).await?;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -280,7 +296,7 @@ impl Machine {
             biased;
             death = self.died() => Err(MachineError::Died(death)),
             client = Client::connect(stream, secret, left) => {
-                client.map_err(|error| MachineError::Agent(error.to_string()))
+                client.map_err(MachineError::Agent)
             }
         }
     }

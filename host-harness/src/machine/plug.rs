@@ -8,6 +8,7 @@ use serde_json::json;
 use super::arguments::{self, VsockWire, files, ids};
 use super::coroner::take;
 use super::{Death, Machine, MachineError, MachineEvent};
+use crate::whose::Whose;
 
 impl Machine {
     /// Takes the vsock device out, which the guest must let go of within `patience`, and ends its
@@ -41,6 +42,7 @@ impl Machine {
             .await
             .map_err(|_| MachineError::Slow {
                 what: "the guest's letting go of its vsock device".into(),
+                whose: Whose::Guest,
                 within: patience,
                 log: self.console().path().to_owned(),
             })??;

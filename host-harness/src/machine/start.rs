@@ -20,6 +20,7 @@ use super::{
     DiskContent, Firmware, Machine, MachineError, MachineSpec, Qemu, Qmp, QmpEvent, RunDir,
     VsockBackend, overlay, vsock,
 };
+use crate::whose::Whose;
 
 /// How long QEMU and the vsock daemon have to open their sockets. They take a fifth of a second;
 /// the rest is for a host under heavy load.
@@ -213,6 +214,7 @@ async fn bring_up(
         Err(_) => {
             return Err(MachineError::Slow {
                 what: "QEMU's connection to its console and monitor".into(),
+                whose: Whose::Host,
                 within: COMING_UP,
                 log: said.to_owned(),
             });

@@ -116,7 +116,7 @@ impl Editor {
         let changed = self.original.replace(AFTER, &change);
         if changed == self.original {
             let title = format!("{FILE} is not what this was written for");
-            return Err(Failure::Infrastructure(title));
+            return Err(Failure::Ours(title));
         }
         let saved = Instant::now();
         std::fs::write(&self.file, changed).map_err(|e| trouble("save a change", &e))?;
@@ -137,12 +137,12 @@ impl Editor {
             }
         }
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.ok_or_else(|| Failure::Infrastructure("no verdict was told".into()))
+        seen.ok_or_else(|| Failure::Ours("no verdict was told".into()))
     }
 }
 
 fn trouble(doing: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::Infrastructure(format!("cannot {doing}: {error}"))
+    Failure::Host(format!("cannot {doing}: {error}"))
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {

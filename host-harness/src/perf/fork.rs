@@ -56,7 +56,7 @@ pub async fn freeze(setup: &Setup, snapshot: &Snapshot) -> Result<Duration, Fail
     let dir = tempfile::Builder::new()
         .prefix("perf-freeze-")
         .tempdir_in(&setup.layout.cache)
-        .map_err(|e| Failure::Infrastructure(format!("no folder to freeze into: {e}")))?;
+        .map_err(|e| Failure::Host(format!("no folder to freeze into: {e}")))?;
     let digest = &setup.image.manifest.disk.sha256;
     let begin = Instant::now();
     freeze_as_it_is(&mut fork.machine, dir.path(), digest, LETTING_GO).await?;
@@ -83,8 +83,8 @@ pub async fn ten(setup: &Setup, snapshot: &Snapshot) -> Result<Duration, Failure
 fn proportional_mib(pid: u32) -> Result<f64, Failure> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path)
-        .map_err(|e| Failure::Infrastructure(format!("cannot read {path}: {e}")))?;
-    pss(&text).ok_or_else(|| Failure::Infrastructure(format!("{path} has no line `Pss: N kB`")))
+        .map_err(|e| Failure::Host(format!("cannot read {path}: {e}")))?;
+    pss(&text).ok_or_else(|| Failure::Ours(format!("{path} has no line `Pss: N kB`")))
 }
 
 fn pss(rollup: &str) -> Option<f64> {

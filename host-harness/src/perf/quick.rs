@@ -83,8 +83,8 @@ pub async fn run(setup: &Arc<Setup>, extent: Extent) -> Result<Run, Failure> {
         .cycle()
         .take(CHECKS.max(selected.len()))
         .collect();
-    let reports = tempfile::tempdir()
-        .map_err(|e| Failure::Infrastructure(format!("no folder for the report: {e}")))?;
+    let reports =
+        tempfile::tempdir().map_err(|e| Failure::Host(format!("no folder for the report: {e}")))?;
     let collector = Collector::default();
     let junit = JunitReporter::new(reports.path().join("junit.xml"));
     let reporters = SharedReporters::new(vec![Box::new(collector.clone()), Box::new(junit)]);

@@ -15,7 +15,7 @@ use junit_report::{
 };
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event as Xml};
 
-use crate::event::{CaseResult, Event, Part, Reporter};
+use crate::event::{Attempt, CaseResult, Event, Part, Reporter};
 use crate::verdict::outcome::Outcome;
 
 /// Writes `path` after each finished check.
@@ -238,7 +238,15 @@ fn skipped(result: &CaseResult) -> usize {
 /// Earlier tries, in the words of Maven Surefire that Jenkins and nextest use: `flaky…` before a
 /// pass, `rerun…` before a failure.
 fn write_earlier(writer: &mut quick_xml::Writer<Vec<u8>>, result: &CaseResult) -> io::Result<()> {
-    for attempt in &result.earlier {
+    let infrastructure = |a: &Attempt| matches!(a.outcome, Outcome::Infrastructure { .. });
+    // Readers take any such element before a pass for flakiness; a try that the host has ended is a
+    // property of the case.
+    let quiet = result.outcome == Outcome::Pass && !result.is_flaky();
+    for attempt in result
+        .earlier
+        .iter()
+        .filter(|a| !(quiet && infrastructure(a)))
+    {
         let (kind, title, detail) = attempt.outcome.failure();
         let what = match attempt.outcome {
             Outcome::Infrastructure { .. } => "Error",
@@ -285,7 +293,7 @@ fn write_properties<'a>(
 mod tests {
     use super::*;
     use crate::checks::Tier;
-    use crate::event::{Attempt, CaseId};
+    use crate::event::CaseId;
 
     fn result(check: &str, outcome: Outcome, transcript: &str) -> CaseResult {
         CaseResult {

@@ -191,18 +191,15 @@ async fn run_or_skip(
 
 /// Tries until it is green, at most `retries` times more, and keeps what the earlier tries said.
 async fn again(retries: u32, mut attempt: impl AsyncFnMut() -> CaseResult) -> CaseResult {
-    let mut earlier = Vec::new();
+    let (mut earlier, mut left) = (Vec::new(), retries);
     loop {
-        let result = attempt().await;
-        if result.outcome.is_ok() || earlier.len() >= retries as usize {
+        let mut result = attempt().await;
+        earlier.append(&mut result.earlier);
+        if result.outcome.is_ok() || left == 0 {
             return CaseResult { earlier, ..result };
         }
-        earlier.push(Attempt {
-            outcome: result.outcome,
-            transcript: result.transcript,
-            kernel_log: result.kernel_log,
-            dossier: result.dossier,
-        });
+        left -= 1;
+        earlier.push(Attempt::from(result));
     }
 }
 
@@ -260,6 +257,16 @@ mod tests {
         assert_eq!(flaky.earlier[0].outcome, fail);
         let broken = tried(1, &[fail.clone(), fail.clone()]).await;
         assert!(!broken.is_flaky() && broken.earlier.len() == 1);
+        let trouble = Outcome::Infrastructure {
+            what: "QEMU was killed".into(),
+        };
+        let disturbed = tried(1, &[trouble.clone(), Outcome::Pass]).await;
+        assert!(!disturbed.is_flaky() && disturbed.earlier.len() == 1);
+        assert!(
+            tried(2, &[trouble, fail.clone(), Outcome::Pass])
+                .await
+                .is_flaky()
+        );
         assert!(!tried(0, &[Outcome::Pass]).await.is_flaky());
         assert!(tried(0, &[fail]).await.earlier.is_empty());
     }

@@ -6,21 +6,20 @@ use std::time::{Duration, Instant};
 
 use crate::checks::{Check, SMOKE, Start};
 use crate::dossier::{self, Broken, DossierError};
-use crate::event::{CaseId, CaseResult, Part};
+use crate::event::{Attempt, CaseId, CaseResult, Part};
 use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
 use crate::verdict::{Finding, Outcome};
+use crate::whose::{HOST_TROUBLE, Tries, Whose};
 
 /// What a check on an image is called in reports.
 pub(super) fn case_id(setup: &Setup, check: &Check) -> CaseId {
     CaseId::new(&setup.image.manifest.variant, check.tier, check.name)
 }
 
-/// One check from machine to verdict. Never fails: whatever happens is an outcome.
+/// One check from machine to verdict, begun again on new machines where the host has ended it. Never
+/// fails: whatever happens is an outcome.
 pub async fn run_check(setup: &Arc<Setup>, check: &'static Check) -> CaseResult {
-    judge(Lab::new(setup.clone(), check, lab_id(setup, check)))
-        .await
-        .close()
-        .await
+    until_told(|id| Lab::new(setup.clone(), check, id), setup, check).await
 }
 
 /// As [`run_check`], with a module in the place of the image's own.
@@ -29,12 +28,52 @@ pub async fn run_check_of(
     check: &'static Check,
     subject: &Arc<Subject>,
 ) -> CaseResult {
-    judge(lab_of(setup, check, subject)).await.close().await
+    until_told(|id| lab_with(setup, check, subject, id), setup, check).await
+}
+
+/// Gives a check a lab of its own, and another one as long as the host is why there is no verdict.
+async fn until_told(lab: impl Fn(String) -> Lab, setup: &Setup, check: &Check) -> CaseResult {
+    let mut tries = Tries::default();
+    let mut earlier: Vec<Attempt> = Vec::new();
+    loop {
+        let id = match earlier.len() {
+            0 => lab_id(setup, check),
+            before => format!("{}-try{}", lab_id(setup, check), before + 1),
+        };
+        let judged = judge(lab(id)).await;
+        let again = judged.begin_again(&mut tries);
+        let mut result = judged.close().await;
+        match &result.outcome {
+            Outcome::Infrastructure { .. } if again => earlier.push(Attempt::from(result)),
+            Outcome::Infrastructure { what } if !tries.troubles.is_empty() => {
+                let before = tries.troubles.iter();
+                let before: String = before.map(|told| format!("\n  before: {told}")).collect();
+                let what = format!("tried {} times: {what}{before}", earlier.len() + 1);
+                result.outcome = Outcome::Infrastructure { what };
+                return begun_before(result, earlier);
+            }
+            _ => return begun_before(result, earlier),
+        }
+    }
+}
+
+/// The result with what earlier tries came to, which the report says too when it is a pass.
+fn begun_before(mut result: CaseResult, earlier: Vec<Attempt>) -> CaseResult {
+    let told = earlier.iter().map(|attempt| {
+        let (_, title, _) = attempt.outcome.failure();
+        (HOST_TROUBLE.to_owned(), title.to_owned())
+    });
+    result.properties.extend(told);
+    CaseResult { earlier, ..result }
 }
 
 /// A lab for a check with a module in the place of the image's own.
 pub fn lab_of(setup: &Arc<Setup>, check: &'static Check, subject: &Arc<Subject>) -> Lab {
-    let lab = Lab::new(setup.clone(), check, lab_id(setup, check));
+    lab_with(setup, check, subject, lab_id(setup, check))
+}
+
+fn lab_with(setup: &Arc<Setup>, check: &'static Check, subject: &Arc<Subject>, id: String) -> Lab {
+    let lab = Lab::new(setup.clone(), check, id);
     if check.name == SMOKE.name {
         let mut lab = lab.without_module();
         lab.give(subject.clone());
@@ -117,6 +156,20 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// Whether the host is why there is no verdict, and another try on new machines is due.
+    pub fn begin_again(&self, tries: &mut Tries) -> bool {
+        let Outcome::Infrastructure { what } = &self.outcome else {
+            return false;
+        };
+        let whose = match &self.story {
+            Err(Failure::HostPersists(_)) => return false,
+            Err(failure) if failure.whose() == Whose::Ours => Whose::Ours,
+            // What the story met after the host had taken a machine away only follows from that.
+            _ => Whose::Host,
+        };
+        tries.again(whose, what)
+    }
+
     /// What the kernel logs show.
     pub fn findings(&self) -> &[Finding] {
         &self.evidence.findings

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::agent::AgentError;
 use crate::machine::MachineError;
+use crate::whose::Whose;
 
 /// An error of the snapshot room.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +13,15 @@ pub enum SnapshotError {
     /// The machine to freeze, or the fork, could not be started or asked.
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// The machine to freeze did not get as far as its agent, or not to rest.
+    /// The host's fault, every time it was tried.
+    #[error("tried {} times: {last}{}", troubles.len() + 1, before(troubles))]
+    Persists {
+        /// What the earlier tries met.
+        troubles: Vec<String>,
+        /// What the last one met.
+        last: Box<SnapshotError>,
+    },
+    /// The guest's own doing: it did not get as far as its agent, or not to rest.
     #[error("the machine to freeze did not settle: {why}; its console ends with:\n{console}")]
     Unsettled {
         /// What went wrong.
@@ -26,7 +35,7 @@ pub enum SnapshotError {
         /// What it was told.
         why: String,
     },
-    /// A restored machine does not answer as it should.
+    /// A restored machine does not answer as it should. What was frozen did answer.
     #[error("the fork did not come to life: {doing}: {source}")]
     Fork {
         /// What was asked of it.
@@ -34,6 +43,9 @@ pub enum SnapshotError {
         /// How that failed.
         source: AgentError,
     },
+    /// A restored machine does not answer at all. What was frozen did.
+    #[error("the fork did not come to life: {0}")]
+    Silent(MachineError),
     /// QEMU could not write or read the state of the devices.
     #[error("the machine's state could not be {done}: {why}")]
     State {
@@ -61,9 +73,32 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// Whose fault it is.
+    pub fn whose(&self) -> Whose {
+        match self {
+            SnapshotError::Machine(error) => error.whose(),
+            SnapshotError::Unsettled { .. } | SnapshotError::FailedBefore { .. } => Whose::Guest,
+            // A snapshot is of a guest that answered, and nothing has been asked of it since: what does
+            // not wake up was not restored as it was.
+            SnapshotError::Persists { .. }
+            | SnapshotError::Fork { .. }
+            | SnapshotError::Silent(_)
+            | SnapshotError::State { .. }
+            | SnapshotError::Broken { .. }
+            | SnapshotError::Io { .. } => Whose::Host,
+        }
+    }
+
     /// Wraps an I/O error with what was being done.
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> SnapshotError {
         let what = what.into();
         move |source| SnapshotError::Io { what, source }
     }
+}
+
+fn before(troubles: &[String]) -> String {
+    troubles
+        .iter()
+        .map(|trouble| format!("\n  before: {trouble}"))
+        .collect()
 }

@@ -12,20 +12,18 @@ use tokio::sync::broadcast;
 
 use super::manifest::files;
 use super::ram::{self, Zeros};
-use super::{Snapshot, SnapshotError, admission};
+use super::{Snapshot, SnapshotError, admission, persists};
 use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
-    Death, DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
+    DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
     VsockBackend, overlay,
 };
+use crate::whose::Tries;
 
 /// How long a fork may take until its agent answers, at least; a third of a second on an idle host.
 /// Where the boot of what is forked took long (emulation inside emulation, sanitisers), half of that.
 const COMING_TO_LIFE: Duration = Duration::from_secs(30);
-
-/// How often a fork is tried whose vsock daemon fails before the fork is handed out.
-const ATTEMPTS: u32 = 3;
 
 /// Bytes of fresh randomness for each fork: without them, all would draw the same numbers.
 const ENTROPY: usize = 64;
@@ -38,6 +36,8 @@ pub struct Fork {
     pub agent: Client,
     /// How long its parts took.
     pub timing: Timing,
+    /// What the host did to earlier tries of making it, or what it is a fork of.
+    pub troubles: Vec<String>,
 }
 
 impl std::fmt::Debug for Fork {
@@ -104,22 +104,18 @@ impl Snapshot {
         let ticket = admission::enter(&spec)
             .await
             .map_err(SnapshotError::io("cannot wait for room on this host"))?;
-        let mut attempt = 1;
-        loop {
+        // Nothing has been asked of the guest yet.
+        let mut tries = Tries::default();
+        let (mut fork, troubles) = loop {
             match self.fork_once(spec.clone()).await {
-                // The daemon is not ours, and nothing has been asked of the guest yet.
-                Err(SnapshotError::Machine(MachineError::Died(Death::VsockLost { .. })))
-                    if attempt < ATTEMPTS =>
-                {
-                    attempt += 1;
-                }
-                Err(error) => return Err(error),
-                Ok(mut fork) => {
-                    fork.machine.hold((ticket, self.lease.clone()));
-                    return Ok(fork);
-                }
+                Err(error) if tries.again(error.whose(), &error) => {}
+                result => break persists(result, tries)?,
             }
-        }
+        };
+        let troubles = troubles.into_iter().map(|told| format!("forking: {told}"));
+        fork.troubles = self.troubles.iter().cloned().chain(troubles).collect();
+        fork.machine.hold((ticket, self.lease.clone()));
+        Ok(fork)
     }
 
     async fn fork_once(&self, spec: MachineSpec) -> Result<Fork, SnapshotError> {
@@ -166,7 +162,7 @@ impl Snapshot {
         timing.running = begin.elapsed();
         machine.plug_vsock().await?;
         timing.plugged = begin.elapsed();
-        let agent = machine.agent(patience).await?;
+        let agent = machine.agent(patience).await.map_err(silent)?;
         timing.answered = begin.elapsed();
         tokio::select! {
             biased;
@@ -178,6 +174,7 @@ impl Snapshot {
             machine,
             agent,
             timing,
+            troubles: Vec::new(),
         })
     }
 
@@ -251,6 +248,15 @@ impl Snapshot {
         let state = std::fs::read(self.dir.join(files::STATE))?;
         let mut pipe = tokio::net::unix::pipe::Sender::from_owned_fd(to)?;
         pipe.write_all(&state).await
+    }
+}
+
+/// That nobody answers is not held against a guest that answered before it was frozen; that its kernel
+/// panics is.
+fn silent(error: MachineError) -> SnapshotError {
+    match error {
+        MachineError::NoAnswer { .. } | MachineError::Agent(_) => SnapshotError::Silent(error),
+        other => other.into(),
     }
 }
 

@@ -11,9 +11,10 @@ use tokio::net::UnixListener;
 use super::manifest::{Draft, Manifest, files};
 use super::ram::{self, Zeros};
 use super::store::{Claim, Making};
-use super::{Key, Recipe, Snapshot, SnapshotError, Store, admission};
-use crate::agent::{Client, ExecSpec};
-use crate::machine::{Machine, MachineSpec, Qemu};
+use super::{Key, Recipe, Snapshot, SnapshotError, Store, admission, persists};
+use crate::agent::{AgentError, Client, ExecSpec};
+use crate::machine::{Machine, MachineError, MachineSpec, Qemu};
+use crate::whose::{Tries, Whose};
 
 /// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
 const LETTING_GO: Duration = Duration::from_secs(20);
@@ -49,32 +50,43 @@ impl Store {
         let key = recipe.key(&qemu.version);
         let claim = self.claim(&key).await;
         let claim = claim.map_err(SnapshotError::io(format!("cannot claim snapshot {key}")))?;
-        let (dir, lease) = match claim {
-            Claim::Use(dir, lease) => (dir, lease),
+        let (dir, lease, troubles) = match claim {
+            Claim::Use(dir, lease) => (dir, lease, Vec::new()),
             Claim::Make(mut making) => {
                 making
                     .keep()
                     .await
                     .map_err(SnapshotError::io("cannot start a draft's keeper"))?;
                 self.fail_as_before(&key)?;
-                match make(recipe, &key, &making, qemu, note).await {
-                    Ok(()) => making
-                        .publish()
-                        .map_err(SnapshotError::io(format!("cannot publish snapshot {key}")))?,
-                    Err(error) => {
-                        self.remember_failure(&key, &error);
-                        return Err(error);
+                let mut tries = Tries::default();
+                let made = loop {
+                    match make(recipe, &key, &making, qemu, &note).await {
+                        Err(error) if tries.again(error.whose(), &error) => making
+                            .clear()
+                            .map_err(SnapshotError::io("cannot clear a draft"))?,
+                        result => break persists(result, tries),
                     }
-                }
+                };
+                let ((), troubles) =
+                    made.inspect_err(|error| self.remember_failure(&key, error))?;
+                let (dir, lease) = making
+                    .publish()
+                    .map_err(SnapshotError::io(format!("cannot publish snapshot {key}")))?;
+                (dir, lease, troubles)
             }
         };
         self.drop_drafts()?;
         self.evict()?;
-        Snapshot::open(dir, Some(lease))
+        let troubles = troubles.into_iter().map(|told| format!("freezing: {told}"));
+        Ok(Snapshot {
+            troubles: troubles.collect(),
+            ..Snapshot::open(dir, Some(lease))?
+        })
     }
 
-    /// In one run of nextest, hundreds of processes want the same snapshot: when it cannot be made,
-    /// each would boot in vain. The first one's failure stands for the run.
+    /// In one run of nextest, hundreds of processes want the same snapshot: when the guest does not come up,
+    /// each would boot in vain. The first one's finding stands for the run. What the host did to that one
+    /// says nothing about the next.
     fn fail_as_before(&self, key: &Key) -> Result<(), SnapshotError> {
         let Some(run) = std::env::var_os("NEXTEST_RUN_ID") else {
             return Ok(());
@@ -89,7 +101,9 @@ impl Store {
     }
 
     fn remember_failure(&self, key: &Key, error: &SnapshotError) {
-        if let Ok(run) = std::env::var("NEXTEST_RUN_ID") {
+        if error.whose() == Whose::Guest
+            && let Ok(run) = std::env::var("NEXTEST_RUN_ID")
+        {
             // Without the note the others find out for themselves.
             std::fs::write(self.failure_file(key), format!("{run}\n{error}")).unwrap_or_default();
         }
@@ -101,7 +115,7 @@ async fn make(
     key: &Key,
     making: &Making,
     qemu: &Qemu,
-    note: impl Fn(&str),
+    note: &impl Fn(&str),
 ) -> Result<(), SnapshotError> {
     let begin = Instant::now();
     let spec = MachineSpec {
@@ -114,20 +128,24 @@ async fn make(
         .map_err(SnapshotError::io("cannot wait for room on this host"))?;
     note("booting a machine to freeze it");
     let mut machine = Machine::boot(spec).await?;
-    settle(&machine, recipe.patience, &note)
-        .await
-        .map_err(|why| SnapshotError::Unsettled {
-            why,
+    let unsettled = |error: MachineError, machine: &Machine| match error.whose() {
+        Whose::Guest => SnapshotError::Unsettled {
+            why: error.to_string(),
             console: machine.console().tail(20),
-        })?;
+        },
+        Whose::Host | Whose::Ours => error.into(),
+    };
+    if let Err(error) = settle(&machine, recipe.patience, note).await {
+        return Err(unsettled(error, &machine));
+    }
     note("freezing it");
     let dir = making.dir();
-    machine.unplug_vsock(LETTING_GO).await?;
+    if let Err(error) = machine.unplug_vsock(LETTING_GO).await {
+        let error = machine.explained(error).await;
+        return Err(unsettled(error, &machine));
+    }
     save_state(&machine, &dir.join(files::STATE)).await?;
-    machine
-        .quit()
-        .await
-        .map_err(crate::machine::MachineError::from)?;
+    machine.quit().await.map_err(MachineError::from)?;
 
     let what = |name: &str| SnapshotError::io(format!("cannot write {}", dir.join(name).display()));
     let memory_bytes =
@@ -195,11 +213,12 @@ pub(crate) async fn freeze_as_it_is(
 
 /// Waits until the guest has booted and nothing goes on in it any more, and prepares it for being
 /// asleep for days.
-async fn settle(machine: &Machine, patience: Duration, note: &impl Fn(&str)) -> Result<(), String> {
-    let client = machine
-        .agent(patience)
-        .await
-        .map_err(|error| error.to_string())?;
+async fn settle(
+    machine: &Machine,
+    patience: Duration,
+    note: &impl Fn(&str),
+) -> Result<(), MachineError> {
+    let client = machine.agent(patience).await?;
     note("its agent answers; waiting for it to come to rest");
     // `degraded` is at rest too; that no unit may have failed is a check of its own.
     order(
@@ -235,22 +254,22 @@ async fn order(
     client: &Client,
     patience: Duration,
     words: &[&str],
-) -> Result<(), String> {
+) -> Result<(), MachineError> {
     let spec = ExecSpec::new(words.iter().copied());
     let said = tokio::select! {
         biased;
-        death = machine.died() => return Err(death.to_string()),
+        death = machine.died() => return Err(MachineError::Died(death)),
         said = client.exec(spec, patience) => said,
     };
+    let doing = || format!("run `{}`", words.join(" "));
     match said {
-        Ok(output) if output.timed_out() => Err(format!(
-            "`{}` did not end within {} s",
-            words.join(" "),
-            patience.as_secs()
-        )),
+        Ok(output) if output.timed_out() => Err(MachineError::Agent(AgentError::DeadlinePassed {
+            doing: doing(),
+            within: patience,
+        })),
         Ok(_) => Ok(()),
         Err(error) if error.fault_kind().is_some() => Ok(()),
-        Err(error) => Err(format!("`{}`: {error}", words.join(" "))),
+        Err(error) => Err(machine.explained(MachineError::Agent(error)).await),
     }
 }
 

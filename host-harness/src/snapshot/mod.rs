@@ -31,6 +31,8 @@ pub use store::{DEFAULT_CAP, Listed, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::whose::{Tries, Whose};
+
 /// A frozen machine that can be forked any number of times. It is not removed from the store while
 /// a value of this type, or a fork of it, lives.
 #[derive(Debug, Clone)]
@@ -40,6 +42,24 @@ pub struct Snapshot {
     secret: agent_protocol::Secret,
     /// Keeps it in the store; `None` for one that is in none.
     lease: Option<Arc<store::Lease>>,
+    /// What the host did to earlier tries of making it.
+    troubles: Vec<String>,
+}
+
+/// What tries came to, with the host's part in it; trouble that was there every time is an error that
+/// says so.
+fn persists<T>(
+    result: Result<T, SnapshotError>,
+    Tries { troubles }: Tries,
+) -> Result<(T, Vec<String>), SnapshotError> {
+    match result {
+        Ok(made) => Ok((made, troubles)),
+        Err(last) if last.whose() == Whose::Host && !troubles.is_empty() => {
+            let last = Box::new(last);
+            Err(SnapshotError::Persists { troubles, last })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 impl Snapshot {
@@ -81,6 +101,7 @@ impl Snapshot {
             manifest: Arc::new(manifest),
             secret,
             lease: lease.map(Arc::new),
+            troubles: Vec::new(),
         })
     }
 }

@@ -74,6 +74,14 @@ impl Making {
         self.draft.path()
     }
 
+    /// Removes what an earlier try has left in it.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.dir())? {
+            std::fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+
     /// Sees to it that the draft goes even if this process is killed.
     pub(super) async fn keep(&mut self) -> io::Result<()> {
         let holder = keeper::Kept::new("sleep")

@@ -31,8 +31,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::checks::{Check, SMOKE};
 use crate::event::CaseResult;
 use crate::lab::{Lab, Listener, Setup, Subject, place};
-use crate::runner::{self, Manner, SharedReporters};
+use crate::runner::{self, Judged, Manner, SharedReporters};
 use crate::verdict::Outcome;
+use crate::whose::Tries;
 
 /// How many log folders of waiting forks there are, at most: a day of edits needs no more.
 const LOG_FOLDERS: usize = 8;
@@ -125,10 +126,17 @@ impl Tryout {
         self.say(Said::Built(Box::new(product.clone())));
         let subject = Arc::new(self.subject(&product));
         let built = Instant::now();
-        let mut lab = self.fork(&product.config, &subject).await;
-        let ready = Instant::now();
-        lab.give(subject.clone());
-        let judged = runner::judge(lab).await;
+        let mut tries = Tries::default();
+        let (ready, judged) = loop {
+            let mut lab = self.fork(&product.config, &subject).await;
+            let ready = Instant::now();
+            lab.give(subject.clone());
+            let judged = runner::judge(lab).await;
+            if !judged.begin_again(&mut tries) {
+                break (ready, judged);
+            }
+            self.disturbed(judged).await;
+        };
         let took = Took {
             build: product.took,
             fork: ready - built,
@@ -189,10 +197,15 @@ impl Tryout {
         self.say(Said::Built(Box::new(product.clone())));
         let subject = Arc::new(self.subject(&product));
         let setup = self.setup_of(&product.config);
-        let judged = {
+        let mut tries = Tries::default();
+        let judged = loop {
             // With somebody who listens, a story in a broken kernel is not waited for.
             let lab = runner::lab_of(&setup, check, &subject).listen(Arc::new(|_| ()));
-            runner::judge(lab).await
+            let judged = runner::judge(lab).await;
+            if !judged.begin_again(&mut tries) {
+                break judged;
+            }
+            self.disturbed(judged).await;
         };
         let first = judged.findings().iter().find(|f| f.allowed.is_none());
         let places = first.map(|finding| places::of(finding, &subject, Path::new("")));
@@ -203,6 +216,15 @@ impl Tryout {
                 result: judged.close().await,
             }),
         )))
+    }
+
+    /// Says that the host has ended a try, and clears it away for the next.
+    async fn disturbed(&self, judged: Judged) {
+        let result = judged.close().await;
+        let (_, title, _) = result.outcome.failure();
+        self.say(Said::Note(format!(
+            "{title}; trying again on a new machine"
+        )));
     }
 
     /// Further checks of a module, in forks of their own.

@@ -159,23 +159,6 @@ impl Found {
             MachineEvent::WatchdogFired => {
                 ("watchdog fired".into(), Kind::Machine, Severity::Fatal)
             }
-            MachineEvent::DiskError => (
-                "the host failed a disk request".into(),
-                Kind::Machine,
-                Severity::Trouble,
-            ),
-            // The guest can power off; whether it was to is the outcome's question.
-            MachineEvent::QemuExited(0) => return,
-            MachineEvent::QemuExited(code) => (
-                format!("QEMU ended with exit code {code}"),
-                Kind::Machine,
-                Severity::Fatal,
-            ),
-            MachineEvent::QemuKilled(signal) => (
-                format!("QEMU was ended by signal {signal}"),
-                Kind::Machine,
-                Severity::Fatal,
-            ),
         };
         // pvpanic fires on an oops that panics, and on the panic itself: the log's own words are better.
         let finding = Finding {

@@ -58,6 +58,8 @@ pub enum End {
     Marked,
     /// The guest was gone before; how, in words.
     Undeclared(String),
+    /// The host took the machine away under it; how, in words.
+    HostFailed(String),
     /// No guest was ever reached.
     NeverStarted,
 }
@@ -130,17 +132,22 @@ impl Outcome {
 ///
 /// 1. a finding that the check did not declare and that is at least a [`Severity::Bug`]: the guest's kernel
 ///    explains a lost connection better than the check can;
-/// 2. the check's own failure, that it overran its deadline, or that the guest ended under it;
-/// 3. a lesser finding;
-/// 4. a guest that ended before the check's end mark, or was never reached though the check passed;
-/// 5. trouble of the host;
-/// 6. something not given back;
-/// 7. the check's own skip or pass.
+/// 2. that the host took a machine away: what else went wrong, the check's own failure among it, may be no
+///    more than what followed from that, and is asked again;
+/// 3. the check's own failure, that it overran its deadline, or that the guest ended under it;
+/// 4. a lesser finding;
+/// 5. a guest that ended before the check's end mark, or was never reached though the check passed;
+/// 6. trouble of the host with the check itself;
+/// 7. something not given back;
+/// 8. the check's own skip or pass.
 pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Outcome {
     let detail = |first: &str| detail(first, &own, end, findings, leaks);
     let undeclared = || findings.iter().filter(|finding| finding.allowed.is_none());
     if let Some(root) = undeclared().find(|finding| finding.severity >= Severity::Bug) {
         return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
+    }
+    if let End::HostFailed(what) = end {
+        return Outcome::Infrastructure { what: what.clone() };
     }
     match &own {
         Own::Failed(title, text) => {
@@ -203,10 +210,12 @@ fn detail(first: &str, own: &Own, end: &End, findings: &[Finding], leaks: &[Leak
         Own::Infrastructure(what) => out.push(format!("The check itself could not go on: {what}")),
     }
     out.extend((!first.is_empty()).then(|| first.to_owned()));
-    if let End::Undeclared(how) = end {
-        out.push(format!(
+    match end {
+        End::Undeclared(how) => out.push(format!(
             "The guest ended without the check's end mark: {how}"
-        ));
+        )),
+        End::HostFailed(what) => out.push(format!("The host took a machine away: {what}")),
+        End::Marked | End::NeverStarted => {}
     }
     for finding in findings {
         out.push(finding.paragraph());
@@ -326,6 +335,34 @@ mod tests {
             said(&combine(own, &End::Marked, &trouble, &[])),
             ("check", "content differs")
         );
+    }
+
+    #[test]
+    fn what_the_host_did_is_no_failure_of_the_guest() {
+        let end = End::HostFailed("QEMU was killed".into());
+        let infrastructure = Outcome::Infrastructure {
+            what: "QEMU was killed".into(),
+        };
+        for own in [
+            Own::Passed,
+            Own::Failed("content differs".into(), String::new()),
+            Own::CutOff("QEMU was killed".into()),
+            Own::Overran("not done within 60 s".into(), String::new()),
+            Own::Infrastructure("QEMU was killed".into()),
+        ] {
+            let trouble = [finding(Severity::Trouble, false)];
+            assert_eq!(
+                combine(own.clone(), &end, &[], &[]),
+                infrastructure,
+                "{own:?}"
+            );
+            assert_eq!(combine(own, &end, &trouble, &[]), infrastructure);
+        }
+        // A kernel that has oopsed before has done so on its own.
+        let oops = [finding(Severity::Bug, false)];
+        let outcome = combine(Own::Passed, &end, &oops, &[]);
+        assert_eq!(said(&outcome).0, "oops");
+        assert!(outcome.failure().2.contains("QEMU was killed"));
     }
 
     #[test]

@@ -31,8 +31,9 @@ pub enum Origin {
     Machine(MachineEvent),
 }
 
-/// What happened to the machine as a whole while the check ran. What the harness itself did to it (quit,
-/// kill, reset on request) is not to be reported here.
+/// What the guest did to the machine as a whole while the check ran. What the harness did to it (quit, kill,
+/// reset on request) is not to be reported here, nor what the host did (an end of QEMU that the guest did
+/// not bring about, a disk that failed): that is [`super::outcome::End::HostFailed`], and no finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineEvent {
     /// QMP `GUEST_PANICKED` (pvpanic): true whatever the console shows.
@@ -41,12 +42,6 @@ pub enum MachineEvent {
     GuestReset,
     /// QMP `WATCHDOG`.
     WatchdogFired,
-    /// QMP `BLOCK_IO_ERROR`: the host side of a disk failed.
-    DiskError,
-    /// QEMU ended by itself with this exit code.
-    QemuExited(i32),
-    /// QEMU was ended by this signal.
-    QemuKilled(i32),
 }
 
 /// One record.

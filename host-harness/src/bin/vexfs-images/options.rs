@@ -8,10 +8,12 @@ use anyhow::{Context, bail};
 use clap::Args;
 use host_harness::dossier::DossierError;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Guest};
+use host_harness::lab::{BOOT_DEADLINE, Failure, Guest};
 use host_harness::layout::Layout;
-use host_harness::machine::{Firmware, Machine, MachineSpec, VsockBackend, accel};
+use host_harness::machine::{Firmware, Machine, MachineError, MachineSpec, VsockBackend, accel};
+use host_harness::snapshot::SnapshotError;
 use host_harness::tryout::TryoutError;
+use host_harness::whose::{Tries, Whose};
 use image_builder::{BuildError, Image};
 
 /// The most a single request of an interactive command may take.
@@ -107,7 +109,8 @@ pub fn image_in(images: &Path, word: &Path) -> anyhow::Result<Image> {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// 2 for bad input, 75 (EX_TEMPFAIL of sysexits.h) for a host that could not do its part.
+/// 1 for what the guest did, 2 for bad input, 75 (EX_TEMPFAIL of sysexits.h) for a host that could not
+/// do its part.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let bad_input = error.chain().any(|cause| {
         cause.is::<Usage>()
@@ -129,7 +132,17 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                 Some(TryoutError::Unfit { .. } | TryoutError::Signed { .. })
             )
     });
-    if bad_input { 2 } else { 75 }
+    let whose = error.chain().find_map(|cause| {
+        let failure = cause.downcast_ref().map(Failure::whose);
+        let snapshot = || cause.downcast_ref().map(SnapshotError::whose);
+        let machine = || cause.downcast_ref().map(MachineError::whose);
+        failure.or_else(snapshot).or_else(machine)
+    });
+    match whose {
+        _ if bad_input => 2,
+        Some(Whose::Guest) => 1,
+        _ => 75,
+    }
 }
 
 /// Boots an overlay of the image for one command, and waits for its agent.
@@ -139,6 +152,23 @@ pub async fn boot(
     image: &Image,
     name: &str,
 ) -> anyhow::Result<Guest> {
+    let mut tries = Tries::default();
+    loop {
+        match boot_once(layout, host, image, name).await {
+            Err(failure) if tries.again(failure.whose(), &failure) => {
+                eprintln!("note: {failure}; booting another machine");
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+async fn boot_once(
+    layout: &Layout,
+    host: &Host,
+    image: &Image,
+    name: &str,
+) -> Result<Guest, Failure> {
     let logs = layout
         .machine_logs()
         .join(format!("{name}-{}", std::process::id()));
@@ -148,5 +178,5 @@ pub async fn boot(
         ..MachineSpec::new(name, image.disk.clone(), &logs)
     })
     .await?;
-    Ok(Guest::meet(Arc::new(machine), BOOT_DEADLINE, REQUEST_DEADLINE).await?)
+    Guest::meet(Arc::new(machine), BOOT_DEADLINE, REQUEST_DEADLINE).await
 }

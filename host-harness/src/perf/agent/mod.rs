@@ -102,9 +102,9 @@ impl Trio {
             },
             ..MachineSpec::new("perf-agent", &setup.image.disk, logs(setup, "agent"))
         };
-        let ticket = admission::enter(&spec).await.map_err(|e| {
-            Failure::Infrastructure(format!("cannot wait for room on this host: {e}"))
-        })?;
+        let ticket = admission::enter(&spec)
+            .await
+            .map_err(|e| Failure::Host(format!("cannot wait for room on this host: {e}")))?;
         let mut machine = Machine::boot(spec).await?;
         machine.hold(ticket);
         let guest = Guest::meet(Arc::new(machine), setup.boot_deadline, PATIENCE).await?;

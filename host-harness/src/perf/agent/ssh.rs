@@ -31,7 +31,7 @@ pub(super) fn free_port() -> Result<u16, Failure> {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|e| Failure::Infrastructure(format!("no free TCP port: {e}")))
+        .map_err(|e| Failure::Host(format!("no free TCP port: {e}")))
 }
 
 impl Ssh {
@@ -39,7 +39,7 @@ impl Ssh {
     pub(super) async fn connect(guest: &Guest, port: u16, bytes: usize) -> Result<Ssh, Failure> {
         let trouble = |what: &str| {
             let what = what.to_owned();
-            move |e: std::io::Error| Failure::Infrastructure(format!("{what}: {e}"))
+            move |e: std::io::Error| Failure::Host(format!("{what}: {e}"))
         };
         let dir = tempfile::Builder::new()
             .prefix("vexfs-ssh-")
@@ -52,7 +52,7 @@ impl Ssh {
             .arg(&key);
         keeper::run(keygen, &dir.path().join("keygen.log"), |_| {})
             .await
-            .map_err(|e| Failure::Infrastructure(format!("{e} (package openssh-client)")))?;
+            .map_err(|e| Failure::Ours(format!("{e} (package openssh-client)")))?;
         let public = std::fs::read_to_string(dir.path().join("key.pub"))
             .map_err(trouble("no public key"))?;
         guest
@@ -115,7 +115,7 @@ impl Ssh {
         })
         .await
         .map_err(|e| Failure::check("ssh", e.to_string(), ""))?;
-        took.ok_or_else(|| Failure::Infrastructure("the shell did not say the time".into()))
+        took.ok_or_else(|| Failure::Host("the shell did not say the time".into()))
     }
 
     /// `true`, in milliseconds.

@@ -59,7 +59,7 @@ pub async fn ways(setup: &Setup, dir: &std::path::Path) -> Result<Vec<Way>, Fail
         let content = guest.ask(&format!("fetch {what}"), content).await?;
         let to = dir.join(what);
         std::fs::write(&to, content.bytes)
-            .map_err(|e| Failure::Infrastructure(format!("cannot write {}: {e}", to.display())))?;
+            .map_err(|e| Failure::Host(format!("cannot write {}: {e}", to.display())))?;
         Ok(to)
     };
     let line = guest.sh("cat /proc/cmdline").await?;
@@ -95,7 +95,7 @@ pub async fn once(setup: &Setup, way: &Way) -> Result<Boot, Failure> {
     };
     let ticket = admission::enter(&spec)
         .await
-        .map_err(|e| Failure::Infrastructure(format!("cannot wait for room on this host: {e}")))?;
+        .map_err(|e| Failure::Host(format!("cannot wait for room on this host: {e}")))?;
     let mut machine = Machine::boot(spec).await?;
     machine.hold(ticket);
     let machine = Arc::new(machine);
@@ -156,7 +156,7 @@ pub async fn measure(
     rounds: usize,
 ) -> Result<(Vec<Metric>, Vec<Waterfall>), Failure> {
     let dir = tempfile::tempdir()
-        .map_err(|e| Failure::Infrastructure(format!("cannot make a temporary folder: {e}")))?;
+        .map_err(|e| Failure::Host(format!("cannot make a temporary folder: {e}")))?;
     let ways = ways(setup, dir.path()).await?;
     let subject = setup.image.manifest.variant.as_str();
     let mut metrics = Vec::new();

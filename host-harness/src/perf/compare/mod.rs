@@ -72,8 +72,8 @@ pub async fn compare(
             (sides.block(Which::Base).await?, new)
         };
         pair_up(&mut taken, &old, &new_costs);
-        let now = Comparison::of((&base.name, &new.name), &taken, thresholds)
-            .map_err(Failure::Infrastructure)?;
+        let now =
+            Comparison::of((&base.name, &new.name), &taken, thresholds).map_err(Failure::Ours)?;
         progress(&now);
         if now.is_decided(thresholds.pairs) {
             return Ok(now);
