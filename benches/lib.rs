@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
-use host_harness::dossier::Policy;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
+use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Direction, Fingerprint, Metric, Record};
 use image_builder::{Image, ToolsRequest};
@@ -99,18 +98,7 @@ pub async fn minimal() -> Setup {
     let tools = image_builder::tools_disk(&request, &())
         .await
         .expect("a tools disk");
-    Setup {
-        layout,
-        host,
-        image,
-        tools,
-        boot_deadline: BOOT_DEADLINE,
-        agent_deadline: FIRST_ANSWER,
-        second_kernel: false,
-        breaks: Vec::new(),
-        dossiers: Policy::none(),
-        seed: None,
-    }
+    Setup::new(layout, host, image, tools)
 }
 
 /// Hands the samples to criterion: a group for each name, a line in it for each subject. What was

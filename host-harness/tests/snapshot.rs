@@ -9,9 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use host_harness::agent::{Client, ExecSpec};
 use host_harness::checks::counts::Scale;
-use host_harness::dossier::Policy;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
+use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
 use host_harness::machine::Death;
 use host_harness::snapshot::{Fork, Snapshot};
@@ -75,19 +74,7 @@ async fn snapshot() -> Result<Snapshot, Failed> {
         ..ToolsRequest::new(&layout.workspace)
     };
     let tools = image_builder::tools_disk(&tools, &()).await?;
-    let boot_deadline = BOOT_DEADLINE;
-    let setup = Setup {
-        layout,
-        host,
-        image,
-        tools,
-        boot_deadline,
-        agent_deadline: FIRST_ANSWER,
-        second_kernel: false,
-        breaks: Vec::new(),
-        dossiers: Policy::none(),
-        seed: None,
-    };
+    let setup = Setup::new(layout, host, image, tools);
     Ok(setup.snapshot().await?)
 }
 

@@ -32,6 +32,7 @@ use crate::checks::counts::Scale;
 use crate::event::Part;
 use crate::machine::{Accelerator, Machine};
 use crate::perf::Fingerprint;
+use crate::snapshot::Stage;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
 use crate::whose::Whose;
@@ -323,6 +324,7 @@ impl Lab {
     /// # Errors
     /// When the breaking itself fails: the test would prove nothing.
     pub async fn point(&self, name: &str, guest: &Guest) -> Result<(), Failure> {
+        self.setup.watch.tell(Stage::Point(name), guest.machine());
         for broken in self.setup.breaks.iter().filter(|b| b.point == name) {
             let could_not = |failure: Failure| match failure {
                 Failure::Died(death) => Failure::Died(death),

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use image_builder::{Image, KernelRecord};
 
+use super::FIRST_ANSWER;
 use crate::dossier::Policy;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::machine::{ExtraDisk, MachineSpec};
-use crate::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, admission};
+use crate::snapshot::{
+    DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, Watch, admission,
+};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 pub(super) const SCRATCH_MIB: u64 = 512;
@@ -52,9 +55,28 @@ pub struct Setup {
     pub dossiers: Policy,
     /// The seed of all randomness in stories; drawn for each check when `None`.
     pub seed: Option<u64>,
+    /// Who looks on while its machines make their way.
+    pub watch: Watch,
 }
 
 impl Setup {
+    /// What checks of an image need, with nothing to break, no dossier and the usual patience.
+    pub fn new(layout: Layout, host: Host, image: Image, tools: PathBuf) -> Setup {
+        Setup {
+            layout,
+            host,
+            image,
+            tools,
+            boot_deadline: BOOT_DEADLINE,
+            agent_deadline: FIRST_ANSWER,
+            second_kernel: false,
+            breaks: Vec::new(),
+            dossiers: Policy::none(),
+            seed: None,
+            watch: Watch::default(),
+        }
+    }
+
     /// The machine every check of this image gets, but for what its row or story changes.
     pub(super) fn spec(&self, name: &str, logs: PathBuf) -> MachineSpec {
         MachineSpec {
@@ -120,7 +142,7 @@ impl Setup {
             agent_version: agent.map(|agent| agent.sha256.clone()).unwrap_or_default(),
         };
         Store::open(self.layout.snapshots(), DEFAULT_CAP)?
-            .snapshot(&recipe, |_| {})
+            .snapshot(&recipe, &self.watch)
             .await
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agent_protocol::{AGENT_PORT, Secret};
@@ -206,6 +206,12 @@ impl Machine {
         self.pid
     }
 
+    /// The process id of the daemon that carries its vsock, if one does.
+    pub fn vsock_pid(&self) -> Option<u32> {
+        let daemon = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        daemon.as_ref().map(keeper::Child::pid)
+    }
+
     /// Time since QEMU was started.
     pub fn age(&self) -> Age {
         self.start.elapsed()
@@ -266,7 +272,10 @@ impl Machine {
     pub async fn explained(&self, error: MachineError) -> MachineError {
         let follows = match &error {
             MachineError::Agent(error) => error.is_disconnect(),
-            MachineError::Qmp(error) => matches!(error, QmpError::Gone { .. }),
+            // QEMU refuses what needs a daemon that is no more.
+            MachineError::Qmp(error) => {
+                matches!(error, QmpError::Gone { .. } | QmpError::Refused { .. })
+            }
             _ => false,
         };
         if follows && let Ok(death) = tokio::time::timeout(EXPLANATION, self.died()).await {

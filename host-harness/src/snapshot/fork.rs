@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 
 use super::manifest::files;
 use super::ram::{self, Zeros};
-use super::{Snapshot, SnapshotError, admission, persists};
+use super::{Snapshot, SnapshotError, Stage, admission, persists};
 use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
@@ -137,8 +137,11 @@ impl Snapshot {
         };
         let machine = launch.start().await?;
         timing.qemu = begin.elapsed();
+        self.watch.tell(Stage::Fork, &machine);
 
-        machine.begin_restoring().await?;
+        if let Err(error) = machine.begin_restoring().await {
+            return Err(machine.explained(error).await.into());
+        }
         // QEMU reads the state only now, when memory is complete: devices look into it.
         let mut events = machine.events();
         timing.memory = match copying {
@@ -160,7 +163,9 @@ impl Snapshot {
             }
         }
         timing.running = begin.elapsed();
-        machine.plug_vsock().await?;
+        if let Err(error) = machine.plug_vsock().await {
+            return Err(machine.explained(error).await.into());
+        }
         timing.plugged = begin.elapsed();
         let agent = machine.agent(patience).await.map_err(silent)?;
         timing.answered = begin.elapsed();

@@ -11,7 +11,7 @@ use tokio::net::UnixListener;
 use super::manifest::{Draft, Manifest, files};
 use super::ram::{self, Zeros};
 use super::store::{Claim, Making};
-use super::{Key, Recipe, Snapshot, SnapshotError, Store, admission, persists};
+use super::{Key, Recipe, Snapshot, SnapshotError, Stage, Store, Watch, admission, persists};
 use crate::agent::{AgentError, Client, ExecSpec};
 use crate::machine::{Machine, MachineError, MachineSpec, Qemu};
 use crate::whose::{Tries, Whose};
@@ -36,15 +36,15 @@ const LAST_ORDERS: &[&[&str]] = &[
 
 impl Store {
     /// The snapshot of a recipe: the one in the store, or a new one if there is none (or none that
-    /// is whole). Of many processes that ask at once one makes it, the others wait. `note` is told
-    /// what takes time.
+    /// is whole). Of many processes that ask at once one makes it, the others wait. `watch` is told
+    /// how far it is, and how far its forks are.
     ///
     /// # Errors
     /// Those of booting a machine; [`SnapshotError::Unsettled`] when it does not come to rest.
     pub async fn snapshot(
         &self,
         recipe: &Recipe,
-        note: impl Fn(&str),
+        watch: &Watch,
     ) -> Result<Snapshot, SnapshotError> {
         let qemu = Qemu::find().await?;
         let key = recipe.key(&qemu.version);
@@ -60,7 +60,7 @@ impl Store {
                 self.fail_as_before(&key)?;
                 let mut tries = Tries::default();
                 let made = loop {
-                    match make(recipe, &key, &making, qemu, &note).await {
+                    match make(recipe, &key, &making, qemu, watch).await {
                         Err(error) if tries.again(error.whose(), &error) => making
                             .clear()
                             .map_err(SnapshotError::io("cannot clear a draft"))?,
@@ -80,6 +80,7 @@ impl Store {
         let troubles = troubles.into_iter().map(|told| format!("freezing: {told}"));
         Ok(Snapshot {
             troubles: troubles.collect(),
+            watch: watch.clone(),
             ..Snapshot::open(dir, Some(lease))?
         })
     }
@@ -115,7 +116,7 @@ async fn make(
     key: &Key,
     making: &Making,
     qemu: &Qemu,
-    note: &impl Fn(&str),
+    watch: &Watch,
 ) -> Result<(), SnapshotError> {
     let begin = Instant::now();
     let spec = MachineSpec {
@@ -126,8 +127,8 @@ async fn make(
     let _ticket = admission::enter(&spec)
         .await
         .map_err(SnapshotError::io("cannot wait for room on this host"))?;
-    note("booting a machine to freeze it");
     let mut machine = Machine::boot(spec).await?;
+    watch.tell(Stage::Boot, &machine);
     let unsettled = |error: MachineError, machine: &Machine| match error.whose() {
         Whose::Guest => SnapshotError::Unsettled {
             why: error.to_string(),
@@ -135,10 +136,10 @@ async fn make(
         },
         Whose::Host | Whose::Ours => error.into(),
     };
-    if let Err(error) = settle(&machine, recipe.patience, note).await {
+    if let Err(error) = settle(&machine, recipe.patience, watch).await {
         return Err(unsettled(error, &machine));
     }
-    note("freezing it");
+    watch.tell(Stage::Freeze, &machine);
     let dir = making.dir();
     if let Err(error) = machine.unplug_vsock(LETTING_GO).await {
         let error = machine.explained(error).await;
@@ -213,13 +214,9 @@ pub(crate) async fn freeze_as_it_is(
 
 /// Waits until the guest has booted and nothing goes on in it any more, and prepares it for being
 /// asleep for days.
-async fn settle(
-    machine: &Machine,
-    patience: Duration,
-    note: &impl Fn(&str),
-) -> Result<(), MachineError> {
+async fn settle(machine: &Machine, patience: Duration, watch: &Watch) -> Result<(), MachineError> {
     let client = machine.agent(patience).await?;
-    note("its agent answers; waiting for it to come to rest");
+    watch.tell(Stage::Settle, machine);
     // `degraded` is at rest too; that no unit may have failed is a check of its own.
     order(
         machine,

@@ -19,6 +19,7 @@ mod key;
 mod manifest;
 mod ram;
 mod store;
+mod watch;
 
 pub use error::SnapshotError;
 pub use fork::{Fork, Timing};
@@ -27,6 +28,7 @@ pub use key::{Key, Recipe, SETTLING};
 pub use manifest::Manifest;
 pub(crate) use ram::copy_file;
 pub use store::{DEFAULT_CAP, Listed, Store};
+pub use watch::{Stage, Watch};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub struct Snapshot {
     lease: Option<Arc<store::Lease>>,
     /// What the host did to earlier tries of making it.
     troubles: Vec<String>,
+    /// Who looks on while its forks are made.
+    watch: Watch,
 }
 
 /// What tries came to, with the host's part in it; trouble that was there every time is an error that
@@ -102,6 +106,7 @@ impl Snapshot {
             secret,
             lease: lease.map(Arc::new),
             troubles: Vec::new(),
+            watch: Watch::default(),
         })
     }
 }

@@ -2,8 +2,8 @@
 //! must make of it. Every case breaks a check that would pass, expects the right outcome with the right
 //! title in time and a complete dossier, and then runs a check on a fresh fork, which must be unharmed.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use host_harness::runner;
 use host_harness::verdict::{Expected, Matcher};
 use image_builder::FaultsRequest;
 use libtest_mimic::Failed;
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
+
+use super::gallery::Gallery;
 
 #[path = "fault_table.rs"]
 mod table;
@@ -60,9 +61,13 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The check that runs after each fault.
 const NEXT: &str = "mkfs_mount";
 
-/// Where the table is, below the workspace, and what it stands between.
-const README: &str = "faults/README.md";
-const MARKS: (&str, &str) = ("<!-- table -->\n", "<!-- end of table -->\n");
+/// Its rows in the report, and its table in the README.
+const REPORT: Gallery = Gallery {
+    name: "gallery",
+    rows: "faults",
+    marks: ("<!-- table -->\n", "<!-- end of table -->\n"),
+    source: "tests/images/fault_table.rs",
+};
 
 /// Runs the fault and what comes after it, writes its row, and judges.
 pub fn shows(fault: &'static Fault) -> Result<(), Failed> {
@@ -96,7 +101,7 @@ pub fn shows(fault: &'static Fault) -> Result<(), Failed> {
     let complaints = fault.complaints(&seen, &after);
     let row = fault.row(&seen, &after, &complaints);
     println!("{}", serde_json::to_string_pretty(&row)?);
-    write_row(fault.name, &row)?;
+    REPORT.add(fault.name, &row, FAULTS.iter().map(|fault| fault.name))?;
     if complaints.is_empty() {
         // It was whole; nobody will look into it.
         if let Some(dir) = &seen.dossier {
@@ -186,74 +191,13 @@ fn judged_after(result: &CaseResult) -> f64 {
     result.took.as_secs_f64() - ready.unwrap_or(0.0)
 }
 
-/// Adds a row to the report. Each case runs in a process of its own: rows are files, and whoever
-/// holds the lock puts all of them together.
-fn write_row(name: &str, row: &Value) -> Result<(), Failed> {
-    let reports = super::layout()?.reports();
-    let rows = reports.join("gallery");
-    fs::create_dir_all(&rows)?;
-    let lock = File::create(rows.join(".lock"))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
-    publish(&rows.join(format!("{name}.json")), row)?;
-    let all: Vec<Value> = FAULTS
-        .iter()
-        .filter_map(|f| read_row(&rows, f.name))
-        .collect();
-    publish(&reports.join("gallery.json"), &json!({ "faults": all }))
-}
-
-fn read_row(rows: &Path, name: &str) -> Option<Value> {
-    let text = fs::read_to_string(rows.join(format!("{name}.json"))).ok()?;
-    serde_json::from_str(&text).ok()
-}
-
-fn publish(path: &Path, value: &Value) -> Result<(), Failed> {
-    let draft = PathBuf::from(format!("{}.draft", path.display()));
-    fs::write(&draft, serde_json::to_string_pretty(value)? + "\n")?;
-    Ok(fs::rename(draft, path)?)
-}
-
-/// The README's table says what the data say. `UPDATE_GOLDEN=1` writes it anew, with the seconds of
-/// the rows that the last run of each case has left.
+/// The README's table says what the data say.
 pub fn the_readme_is_true() -> Result<(), Failed> {
-    let layout = super::layout()?;
-    let path = layout.workspace.join(README);
-    let text = fs::read_to_string(&path)?;
-    let (before, rest) = text.split_once(MARKS.0).ok_or("no table in the README")?;
-    let (table, after) = rest.split_once(MARKS.1).ok_or("the table has no end")?;
-    if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
-        let rows = layout.reports().join("gallery");
-        let seconds = |fault: &Fault| read_row(&rows, fault.name)?["seconds"].as_f64();
-        let table: String = lines(|fault| {
-            seconds(fault).map_or("not run".into(), |seconds| format!("{seconds:.1}"))
-        });
-        return Ok(fs::write(
-            &path,
-            format!("{before}{}{table}{}{after}", MARKS.0, MARKS.1),
-        )?);
-    }
-    // The last column is what was measured.
-    let told = |text: &str| -> Vec<String> {
-        let rows = text.lines().map(|line| line.trim_end_matches('|'));
-        rows.map(|row| {
-            row.rsplit_once('|')
-                .map_or(row, |(data, _)| data)
-                .to_owned()
-        })
-        .collect()
-    };
-    if told(table) == told(&lines(|_| String::new())) {
-        return Ok(());
-    }
-    Err(format!(
-        "{README} does not say what tests/images/fault_table.rs says: \
-         UPDATE_GOLDEN=1 cargo nextest run -p host-harness -E 'test(the_readme_is_true)' --ignore-default-filter"
-    )
-    .into())
+    REPORT.holds(&lines)
 }
 
 /// The table, in Markdown.
-fn lines(seconds: impl Fn(&Fault) -> String) -> String {
+fn lines(seconds: &dyn Fn(&str) -> String) -> String {
     let mut out = String::from(
         "| fault | what goes wrong | in check | outcome | title | deadline, s | seconds |\n\
          |---|---|---|---|---|---|---|\n",
@@ -267,7 +211,7 @@ fn lines(seconds: impl Fn(&Fault) -> String) -> String {
             fault.kind,
             fault.title,
             fault.deadline,
-            seconds(fault)
+            seconds(fault.name)
         ));
     }
     out

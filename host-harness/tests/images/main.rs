@@ -1,8 +1,10 @@
 //! The checks of each image as nextest cases, each on a machine of its own; for every check a case
-//! that breaks what it guards and sees it go red; and the fault gallery.
+//! that breaks what it guards and sees it go red; the fault gallery, and the gallery of hosts.
 
 mod dossier;
 mod fault;
+mod gallery;
+mod host;
 mod kernels;
 mod red;
 mod schema;
@@ -13,7 +15,7 @@ use host_harness::checks::{self, Check};
 use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{BOOT_DEADLINE, Break, FIRST_ANSWER, Setup};
+use host_harness::lab::{Break, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
 use host_harness::verdict::Outcome;
@@ -25,6 +27,12 @@ const DEFAULT: &str = "minimal";
 
 fn main() {
     keeper::hook();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [host::PLAYER, row] => return host::player(row).expect("plays"),
+        [host::HOLDER] => return host::hold().expect("holds"),
+        _ => {}
+    }
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for variant in variants() {
@@ -84,6 +92,16 @@ fn main() {
     trials.push(Trial::test(
         "fault::every_source_is_used",
         fault::every_source_is_used,
+    ));
+    for row in host::ROWS {
+        let tier = if row.nightly { "nightly_host" } else { "host" };
+        trials.push(Trial::test(format!("{tier}::{}", row.name), move || {
+            host::shows(row)
+        }));
+    }
+    trials.push(Trial::test(
+        "host::the_readme_is_true",
+        host::the_readme_is_true,
     ));
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -201,18 +219,7 @@ async fn setup_of(layout: Layout, host: Host, image: Image) -> Result<Setup, Fai
         ..ToolsRequest::new(&layout.workspace)
     };
     let tools = image_builder::tools_disk(&tools, &()).await?;
-    Ok(Setup {
-        layout,
-        host,
-        image,
-        tools,
-        boot_deadline: BOOT_DEADLINE,
-        agent_deadline: FIRST_ANSWER,
-        second_kernel: false,
-        dossiers: Policy::none(),
-        breaks: Vec::new(),
-        seed: None,
-    })
+    Ok(Setup::new(layout, host, image, tools))
 }
 
 fn show(result: &CaseResult) {

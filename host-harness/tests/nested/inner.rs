@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use host_harness::agent::ExecSpec;
 use host_harness::machine::{Accelerator, DirectKernel, Machine, MachineSpec, VsockBackend, vsock};
-use host_harness::snapshot::{DEFAULT_CAP, Recipe, Store};
+use host_harness::snapshot::{DEFAULT_CAP, Recipe, Store, Watch};
 
 use agent_protocol::AGENT_PORT;
 use tokio_vsock::{VsockAddr, VsockStream};
@@ -92,7 +92,7 @@ async fn prove() -> anyhow::Result<()> {
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
     let snapshot = Store::open("/tmp/snapshots", DEFAULT_CAP)?
-        .snapshot(&recipe, |step| println!("{step}"))
+        .snapshot(&recipe, &Watch::new(|stage, _| println!("{stage}")))
         .await?;
     println!(
         "the agent answered over AF_VSOCK, and the guest was frozen: {:.0} s",

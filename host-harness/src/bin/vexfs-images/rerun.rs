@@ -8,7 +8,7 @@ use host_harness::checks;
 use host_harness::dossier::{Broken, Dossier, Facts, Policy};
 use host_harness::event::Event;
 use host_harness::host::{Host, HostRequest};
-use host_harness::lab::{Break, FIRST_ANSWER, Setup};
+use host_harness::lab::{Break, Setup};
 use host_harness::layout::Layout;
 use host_harness::machine::{Accelerator, accel};
 use host_harness::report::TerminalReporter;
@@ -45,16 +45,12 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         eprintln!("broken on purpose at `{point}`, as before: {script}");
     }
     let mut setup = Setup {
-        layout: found,
-        host,
-        image,
-        tools: facts.tools.clone(),
         boot_deadline: Duration::from_secs_f64(facts.boot_deadline_s.clamp(1.0, 3600.0)),
-        agent_deadline: FIRST_ANSWER,
         second_kernel: facts.machines.iter().any(|m| m.spec.second_kernel),
         breaks: facts.breaks.iter().map(broken).collect(),
         dossiers: Policy::from_env().map_err(Usage)?,
         seed: Some(facts.seed),
+        ..Setup::new(found, host, image, facts.tools.clone())
     };
     let reporters =
         SharedReporters::new(vec![Box::new(TerminalReporter::new(args.verbose, false))]);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use host_harness::checks::{Check, SMOKE};
 use host_harness::dossier::{Keep, Policy};
 use host_harness::host::Host;
-use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
+use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, TerminalReporter};
 use host_harness::runner::{self, Manner, SharedReporters, Tally};
@@ -320,17 +320,10 @@ pub async fn setup(
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)
     };
+    let tools = image_builder::tools_disk(&request, &()).await?;
     Ok(Setup {
-        tools: image_builder::tools_disk(&request, &()).await?,
-        layout: layout.clone(),
-        host,
-        image,
-        boot_deadline: BOOT_DEADLINE,
-        agent_deadline: FIRST_ANSWER,
-        second_kernel: false,
-        breaks: Vec::new(),
         dossiers,
-        seed: None,
+        ..Setup::new(layout.clone(), host, image, tools)
     })
 }
 

@@ -224,21 +224,13 @@ pub async fn judge(
             ))
             .into());
         }
+        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
         let setup = Setup {
-            layout: layout.clone(),
-            host: host.clone(),
-            image,
-            tools: tools.clone(),
-            boot_deadline: which
-                .boot_timeout
-                .map_or(BOOT_DEADLINE, Duration::from_secs),
-            agent_deadline: which
-                .agent_timeout
-                .map_or(FIRST_ANSWER, Duration::from_secs),
+            boot_deadline: seconds(which.boot_timeout, BOOT_DEADLINE),
+            agent_deadline: seconds(which.agent_timeout, FIRST_ANSWER),
             second_kernel: which.second_kernel,
-            breaks: Vec::new(),
             dossiers,
-            seed: None,
+            ..Setup::new(layout.clone(), host.clone(), image, tools.clone())
         };
         let about = selected.iter().filter(|check| check.is_about(&variant));
         let about: Vec<&'static checks::Check> = about.copied().collect();

@@ -5,9 +5,8 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use host_harness::dossier::Policy;
 use host_harness::host::Host;
-use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
+use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Record};
 use image_builder::{BuildEvent, Image, ToolsRequest};
@@ -66,23 +65,13 @@ async fn setup(layout: &Layout, host: &Host, image: Image) -> anyhow::Result<Set
         cache_dir: layout.cache.clone(),
         ..ToolsRequest::new(&layout.workspace)
     };
-    Ok(Setup {
-        layout: layout.clone(),
-        host: host.clone(),
-        image,
-        tools: image_builder::tools_disk(&request, &|event: &BuildEvent| {
-            if let BuildEvent::StageStarted { stage, .. } = event {
-                eprintln!("making the {stage} disk");
-            }
-        })
-        .await?,
-        boot_deadline: BOOT_DEADLINE,
-        agent_deadline: FIRST_ANSWER,
-        second_kernel: false,
-        breaks: Vec::new(),
-        dossiers: Policy::none(),
-        seed: None,
-    })
+    let told = |event: &BuildEvent| {
+        if let BuildEvent::StageStarted { stage, .. } = event {
+            eprintln!("making the {stage} disk");
+        }
+    };
+    let tools = image_builder::tools_disk(&request, &told).await?;
+    Ok(Setup::new(layout.clone(), host.clone(), image, tools))
 }
 
 /// The last part of a path, to call it by.
