@@ -17,6 +17,14 @@ pub enum MachineError {
         /// One sentence with its remedy each.
         missing: Vec<String>,
     },
+    /// This host has too little of something the machine would take; all of it at once. The host's fault.
+    #[error("{}", lacks.join("\n"))]
+    NoRoom {
+        /// The machine's name.
+        name: String,
+        /// One sentence with figures and remedy each.
+        lacks: Vec<String>,
+    },
     /// QEMU is not installed.
     #[error(
         "no QEMU: `{program}` is not in PATH; install it with `apt-get install qemu-system-x86`, or name one with VEXFS_QEMU"

@@ -17,7 +17,7 @@ use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
     Death, DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
-    VsockBackend, overlay,
+    VsockBackend, overlay, room,
 };
 
 /// How long a fork may take until its agent answers, at least; a third of a second on an idle host.
@@ -104,6 +104,8 @@ impl Snapshot {
         let ticket = admission::enter(&spec)
             .await
             .map_err(SnapshotError::io("cannot wait for room on this host"))?;
+        // Only a daemon's device needs memory that another process can see; else forks share the snapshot's.
+        room::ask_for(&spec, spec.vsock == Some(VsockBackend::User))?;
         let mut attempt = 1;
         loop {
             match self.fork_once(spec.clone()).await {

@@ -13,7 +13,7 @@ use super::ram::{self, Zeros};
 use super::store::{Claim, Making};
 use super::{Key, Recipe, Snapshot, SnapshotError, Store, admission};
 use crate::agent::{Client, ExecSpec};
-use crate::machine::{Machine, MachineSpec, Qemu};
+use crate::machine::{Machine, MachineSpec, Qemu, room};
 
 /// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
 const LETTING_GO: Duration = Duration::from_secs(20);
@@ -112,6 +112,8 @@ async fn make(
     let _ticket = admission::enter(&spec)
         .await
         .map_err(SnapshotError::io("cannot wait for room on this host"))?;
+    let frozen = room::needs_to_freeze(&spec, making.dir());
+    room::ask(&spec.name, &[frozen])?;
     note("booting a machine to freeze it");
     let mut machine = Machine::boot(spec).await?;
     settle(&machine, recipe.patience, &note)
