@@ -66,8 +66,7 @@ impl BuildError {
             | BuildError::DataFile { .. }
             | BuildError::BadRequest { .. }
             | BuildError::Packages { .. }
-            | BuildError::NoSnapshot { .. }
-            | BuildError::BadImage { .. } => Fault::Request,
+            | BuildError::NoSnapshot { .. } => Fault::Request,
             BuildError::MissingSource { .. }
             | BuildError::SourceRefused { .. }
             | BuildError::SourceBuild { .. }
@@ -83,6 +82,8 @@ impl BuildError {
             | BuildError::NoNamespaces { .. }
             | BuildError::CacheBusy { .. }
             | BuildError::CacheLeft { .. }
+            // What the disk has is not what was put there.
+            | BuildError::BadImage { .. }
             | BuildError::NoSsh { .. } => Fault::Host,
             BuildError::Replay { .. } => Fault::Ours,
             BuildError::Step { source, .. } => of_a_step(source),

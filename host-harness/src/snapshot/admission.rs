@@ -33,7 +33,7 @@ const PER_PROCESSOR: u64 = 2;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How often a process that others keep waiting looks again.
-const LOOK_AT_OTHERS: Duration = Duration::from_millis(250);
+const LOOK_AT_OTHERS: Duration = Duration::from_millis(100);
 
 /// How long others may keep a machine waiting that has its tickets: then it runs, if slowly.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(60);
