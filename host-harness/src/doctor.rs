@@ -1,10 +1,16 @@
 //! What this host offers and what it lacks: the facts behind `vexfs-images doctor`.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use image_builder::room;
 use keeper::Kept;
+
+pub use crate::machine::room::RamFolder;
+use crate::machine::room::{lacks_for_one, ram_folder};
+use crate::machine::{MachineSpec, run_parent};
+use crate::snapshot::admission;
 
 /// A program the project needs: name, how to ask its version, where it comes from, what it is for.
 struct Tool {
@@ -141,19 +147,38 @@ async fn ask(program: &Path, question: &[&str]) -> String {
         .to_owned()
 }
 
-/// Total and available memory in MiB, by proc(5).
-pub fn memory_mib() -> Option<(u64, u64)> {
-    use procfs::Current;
-    let info = procfs::Meminfo::current().ok()?;
-    Some((info.mem_total >> 20, info.mem_available? >> 20))
-}
-
 /// Free space in MiB of the file system that holds `path` or its nearest existing parent, for
 /// users without privileges (statvfs(3)).
 pub fn free_mib(path: &Path) -> Option<u64> {
     let there = path.ancestors().find(|dir| dir.exists())?;
-    let stat = nix::sys::statvfs::statvfs(there).ok()?;
-    Some((stat.blocks_available() * stat.fragment_size()) >> 20)
+    room::free_mib(there).ok()
+}
+
+/// What this host has for machines.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// Memory, less what a control group keeps from us.
+    pub memory: Option<room::Memory>,
+    /// Where guests' memory is.
+    pub ram: Option<RamFolder>,
+    /// Where running machines have their disks, and what is free there in MiB.
+    pub run: (PathBuf, Option<u64>),
+    /// How many machines of the usual size may run at once.
+    pub machines: u64,
+    /// What is short for one of them: sentences with figures and remedy.
+    pub lacks: Vec<String>,
+}
+
+/// Looks at the places a machine writes to.
+pub fn room() -> Room {
+    let run = run_parent();
+    Room {
+        memory: room::Memory::here(),
+        ram: ram_folder(),
+        run: (run.clone(), free_mib(&run)),
+        machines: admission::Tickets::here().machines(&MachineSpec::new("one", "image", run)),
+        lacks: lacks_for_one(),
+    }
 }
 
 #[cfg(test)]

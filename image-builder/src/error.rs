@@ -144,6 +144,19 @@ pub enum BuildError {
         /// MiB there.
         free_mib: u64,
     },
+    /// Packer's machine would not fit into what memory there is.
+    #[error(
+        "Packer's machine needs {needed_mib} MiB of memory, of which {place} has {free_mib} MiB left: end what \
+         else runs there, or give the machine less with --memory"
+    )]
+    NoMemory {
+        /// `this host`, or what limits it.
+        place: String,
+        /// MiB wanted.
+        needed_mib: u64,
+        /// MiB there.
+        free_mib: u64,
+    },
     /// The disk ran full on the way, although there was room to begin with.
     #[error(
         "the disk with {} ran full while {stage} was at work; what it had written is removed. \
@@ -200,6 +213,22 @@ pub enum BuildError {
     NoBoot {
         /// How long was waited.
         seconds: u64,
+        /// The last lines of the serial console.
+        console: String,
+        /// The console's log.
+        log: PathBuf,
+    },
+    /// Packer's machine came up, and this host did not get through to its SSH in time.
+    #[error(
+        "this host did not get through to the SSH of a base that had come up, {attempts} times within \
+         {seconds} s: build again when less runs here. Its console ends with:\n{console}\nwhole log: {}",
+        log.display()
+    )]
+    NoSsh {
+        /// How long was waited, each time.
+        seconds: u64,
+        /// How often it was tried.
+        attempts: u32,
         /// The last lines of the serial console.
         console: String,
         /// The console's log.

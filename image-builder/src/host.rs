@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use keeper::Failure;
 
 use crate::run::Site;
-use crate::{BuildError, MissingTool};
+use crate::{BuildError, MissingTool, room};
 
 /// Programs a build runs, and the Debian package of each.
 const TOOLS: &[(&str, &str)] = &[
@@ -146,9 +146,7 @@ pub(crate) fn identity(program: &str) -> Option<String> {
 pub(crate) fn require_space(path: &Path, stage: &str, needed_mib: u64) -> Result<(), BuildError> {
     let existing = path.ancestors().find(|dir| dir.is_dir());
     let existing = existing.unwrap_or(Path::new("/"));
-    let stat = nix::sys::statvfs::statvfs(existing)
-        .map_err(|error| BuildError::io("look at the free space of", existing)(error.into()))?;
-    let free_mib = (stat.blocks_available() * stat.fragment_size()) >> 20;
+    let free_mib = room::free_mib(existing).map_err(BuildError::io("look at", existing))?;
     if free_mib < needed_mib {
         return Err(BuildError::NoSpace {
             path: existing.to_owned(),
@@ -158,6 +156,19 @@ pub(crate) fn require_space(path: &Path, stage: &str, needed_mib: u64) -> Result
         });
     }
     Ok(())
+}
+
+/// Fails when less than `needed_mib` of memory are left for Packer's machine. On a host that does not say, it is
+/// tried.
+pub(crate) fn require_memory(needed_mib: u64) -> Result<(), BuildError> {
+    match room::Memory::here() {
+        Some(memory) if memory.available_mib < needed_mib => Err(BuildError::NoMemory {
+            place: memory.place(),
+            needed_mib,
+            free_mib: memory.available_mib,
+        }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +201,23 @@ mod tests {
         let missing = missing(dir.path().as_os_str());
         assert!(!missing.iter().any(|tool| tool.program == "packer"));
         assert!(missing.iter().any(|tool| tool.program == "mmdebstrap"));
+    }
+
+    #[test]
+    fn a_machine_that_memory_is_too_small_for_is_told_so() {
+        require_memory(1).expect("a megabyte");
+        let error = require_memory(u64::MAX >> 21).expect_err("no host is that big");
+        assert_eq!(error.fault(), crate::Fault::Host);
+        let text = BuildError::NoMemory {
+            place: "the control group /b".into(),
+            needed_mib: 2304,
+            free_mib: 700,
+        };
+        assert_eq!(
+            text.to_string(),
+            "Packer's machine needs 2304 MiB of memory, of which the control group /b has 700 MiB left: \
+             end what else runs there, or give the machine less with --memory"
+        );
     }
 
     #[test]

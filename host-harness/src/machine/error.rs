@@ -19,6 +19,14 @@ pub enum MachineError {
         /// One sentence with its remedy each.
         missing: Vec<String>,
     },
+    /// This host has too little of something the machine would take; all of it at once. The host's fault.
+    #[error("{}", lacks.join("\n"))]
+    NoRoom {
+        /// The machine's name.
+        name: String,
+        /// One sentence with figures and remedy each.
+        lacks: Vec<String>,
+    },
     /// QEMU is not installed.
     #[error(
         "no QEMU: `{program}` is not in PATH; install it with `apt-get install qemu-system-x86`, or name one with VEXFS_QEMU"
@@ -117,6 +125,7 @@ impl MachineError {
             // A program that ends or does not answer while it starts has met no guest yet.
             MachineError::OddQemu { .. }
             | MachineError::EndedEarly { .. }
+            | MachineError::NoRoom { .. }
             | MachineError::Io { .. } => Whose::Host,
             MachineError::Slow { whose, .. } => *whose,
             MachineError::Died(death) => death.whose(),

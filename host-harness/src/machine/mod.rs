@@ -23,6 +23,7 @@ pub mod overlay;
 mod plug;
 mod qemu;
 mod qmp;
+pub(crate) mod room;
 mod rundir;
 mod spec;
 mod start;

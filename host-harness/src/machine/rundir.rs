@@ -65,8 +65,8 @@ impl RunDir {
         &self.path
     }
 
-    /// Where this machine's memory goes if it has to be a file: on a tmpfs, outside the directory
-    /// but removed with it.
+    /// Where this machine's memory goes if it has to be a file: on a tmpfs unless `$VEXFS_RAM_DIR` names another
+    /// folder, outside the directory but removed with it.
     pub fn ram_file(&self) -> PathBuf {
         ram_file(&self.id)
     }
@@ -94,6 +94,13 @@ pub(crate) fn run_parent() -> PathBuf {
     std::env::var_os("VEXFS_RUN_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
 }
 
+/// Where memory goes that has to be a file: `$VEXFS_RAM_DIR`, or else `/dev/shm`. On a disk it works too, and
+/// slower: the kernel writes back what the guest touches.
+pub(crate) fn ram_parent() -> PathBuf {
+    let named = std::env::var_os("VEXFS_RAM_DIR").filter(|dir| !dir.is_empty());
+    named.map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from)
+}
+
 fn ram_file(id: &str) -> PathBuf {
-    PathBuf::from(format!("/dev/shm/vexfs-{id}.ram"))
+    ram_parent().join(format!("vexfs-{id}.ram"))
 }

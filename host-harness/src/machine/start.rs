@@ -18,7 +18,7 @@ use super::attach::attach;
 use super::handle::Parts;
 use super::{
     DiskContent, Firmware, Machine, MachineError, MachineSpec, Qemu, Qmp, QmpEvent, RunDir,
-    VsockBackend, overlay, vsock,
+    VsockBackend, overlay, room, vsock,
 };
 use crate::whose::Whose;
 
@@ -61,6 +61,7 @@ impl Launch {
     /// A first boot: a fresh directory, overlay and secret.
     pub(crate) async fn boot(spec: MachineSpec) -> Result<Launch, MachineError> {
         check(&spec)?;
+        room::ask_for(&spec, spec.freezable)?;
         let run = Arc::new(RunDir::create().await?);
         if let Some(image) = &spec.image {
             let what = format!("cannot make an overlay of {}", image.display());

@@ -17,7 +17,7 @@ use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
     DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
-    VsockBackend, overlay,
+    VsockBackend, overlay, room,
 };
 use crate::whose::Tries;
 
@@ -122,6 +122,8 @@ impl Snapshot {
         let begin = Instant::now();
         let patience = COMING_TO_LIFE.max(Duration::from_secs_f64(self.manifest.took / 2.0));
         let mut timing = Timing::default();
+        // Only a daemon's device needs memory that another process can see; else forks share the snapshot's.
+        room::ask_for(&spec, spec.vsock == Some(VsockBackend::User))?;
         let run = Arc::new(RunDir::create().await?);
         self.disks(&run)
             .map_err(SnapshotError::io("cannot make the disks of a fork"))?;

@@ -13,7 +13,7 @@ use super::ram::{self, Zeros};
 use super::store::{Claim, Making};
 use super::{Key, Recipe, Snapshot, SnapshotError, Stage, Store, Watch, admission, persists};
 use crate::agent::{AgentError, Client, ExecSpec};
-use crate::machine::{Machine, MachineError, MachineSpec, Qemu};
+use crate::machine::{Machine, MachineError, MachineSpec, Qemu, room};
 use crate::whose::{Tries, Whose};
 
 /// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
@@ -127,6 +127,8 @@ async fn make(
     let _ticket = admission::enter(&spec)
         .await
         .map_err(SnapshotError::io("cannot wait for room on this host"))?;
+    let frozen = room::needs_to_freeze(&spec, making.dir());
+    room::ask(&spec.name, &[frozen])?;
     let mut machine = Machine::boot(spec).await?;
     watch.tell(Stage::Boot, &machine);
     let unsettled = |error: MachineError, machine: &Machine| match error.whose() {

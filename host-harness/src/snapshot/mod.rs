@@ -17,6 +17,7 @@ mod fork;
 mod freeze;
 mod key;
 mod manifest;
+mod pressure;
 mod ram;
 mod store;
 mod watch;

@@ -15,6 +15,7 @@ pub const TESTS: &[Row] = &[
     ("mistake_in_the_source_config", mistake_in_the_source_config),
     ("mirror_that_does_not_answer", mirror_that_does_not_answer),
     ("no_qemu", no_qemu),
+    ("no_room_for_guest_memory", no_room_for_guest_memory),
     ("no_packer", no_packer),
     ("kvm_that_is_not_there", kvm_that_is_not_there),
     ("no_image", no_image),
@@ -99,6 +100,26 @@ fn no_qemu() -> Result<(), Failed> {
     let mut command = vexfs_images(&["validate", "minimal"]);
     command.env("VEXFS_QEMU", "/no/such/qemu");
     expect(command, 75, &["/no/such/qemu", "apt-get install"]).map(drop)
+}
+
+/// proc(5) is a file system without room.
+fn no_room_for_guest_memory() -> Result<(), Failed> {
+    let mut command = vexfs_images(&["doctor"]);
+    command.env("VEXFS_RAM_DIR", "/proc");
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let sentence = "wrong: guest memory of machine `one` needs 1,024 MiB in /proc, which has 0 MiB left: \
+                    name another folder with VEXFS_RAM_DIR";
+    let wanted = [
+        sentence,
+        "0 MiB free of 0 MiB in /proc (NOT A TMPFS: machines are slower there)",
+        "1 at once",
+    ];
+    match wanted.iter().find(|words| !text.contains(**words)) {
+        Some(words) => Err(format!("`{words}` is not in:\n{text}").into()),
+        None if output.status.code() != Some(1) => Err(format!("{}", output.status).into()),
+        None => Ok(()),
+    }
 }
 
 /// A PATH with everything but Packer and mmdebstrap: both must be named in one error.

@@ -8,6 +8,7 @@ pub(crate) mod formats;
 pub(crate) mod linux;
 pub(crate) mod module;
 pub(crate) mod packer;
+mod packer_words;
 pub(crate) mod payload;
 pub(crate) mod programs;
 pub(crate) mod replay;

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use keeper::Failure;
+use keeper::{Failure, Kept};
 
 use crate::access::Access;
 use crate::key::Inputs;
 use crate::run::Site;
+use crate::stages::packer_words::{self, Unreached};
 use crate::stages::payload::{self, PROVISION, Payload};
 use crate::stages::{disk, replay};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, BuildRequest, SourceConfig, data, key, run};
+use crate::{BuildError, BuildRequest, SourceConfig, data, host, key, run};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "image";
@@ -24,8 +26,12 @@ const FINISHED: &str = "finished.img";
 pub(crate) const DISK: &str = "disk.qcow2";
 /// The template, below the workspace.
 const TEMPLATE: &str = "packer/vexfs.pkr.hcl";
-/// How much of the console an error shows.
-const CONSOLE_LINES: usize = 20;
+/// How often Packer's machine is started when it comes up and this host does not get through to its SSH.
+const ATTEMPTS: u32 = 2;
+/// What provisioning writes, in MiB; a tenth of it for most variants.
+const GROWTH_MIB: u64 = 512;
+/// What Packer's machine takes beside its memory, in MiB: QEMU and its code buffer, Packer.
+const BESIDE_THE_GUEST_MIB: u64 = 256;
 
 /// What the stage needs that is not the result of a stage.
 #[derive(Debug)]
@@ -102,40 +108,15 @@ impl<'a> Provisioning<'a> {
             fs::write(&smbios, smbios_credential(&public))
                 .map_err(BuildError::io("write", &smbios))?;
             let console = site.log("console");
-            run::fresh_log(&console)?;
             let inputs = PackerInputs {
                 base_disk: disk.dir.join(disk::DISK),
                 payload_dir: payload,
                 ssh_private_key_file: key,
                 smbios_file: smbios,
                 output_dir: work.join("output"),
-                console_log: console.clone(),
+                console_log: console,
             };
-            let workspace = &self.request.workspace;
-            let variant = data::variant_file(workspace, &self.request.variant);
-            let mut command = Site::program("packer")
-                .args(arguments(
-                    &workspace.join(TEMPLATE),
-                    &variant,
-                    &self.variables,
-                    &inputs,
-                    self.request,
-                ))
-                // Nothing of Packer's beside the build's own folder, and no call home.
-                .env("PACKER_CACHE_DIR", work.join("cache"))
-                .env("PACKER_CONFIG_DIR", work)
-                .env("PACKER_NO_COLOR", "1")
-                .env("CHECKPOINT_DISABLE", "1")
-                .env("TMPDIR", work)
-                .current_dir(work);
-            if self.request.verbose {
-                command = command
-                    .env("PACKER_LOG", "1")
-                    .env("PACKER_LOG_PATH", site.log("packer-debug"));
-            }
-            site.step(STAGE, command)
-                .await
-                .map_err(|error| self.failed(error, &console))?;
+            self.provision(site, work, &inputs).await?;
             let finished = work.join(FINISHED);
             let provisioned = inputs.output_dir.join(PROVISIONED);
             replay::replay(
@@ -154,6 +135,74 @@ impl<'a> Provisioning<'a> {
             self.check_traces(site, &public, &result.join(DISK)).await
         })
         .await
+    }
+
+    /// Has Packer boot and provision the disk. When its machine comes up and this host does not get through to
+    /// its SSH, it does so once more from the start.
+    async fn provision(
+        &self,
+        site: &Site<'_>,
+        work: &Path,
+        inputs: &PackerInputs,
+    ) -> Result<(), BuildError> {
+        // The copy of the disk that Packer boots, what is written into it, and the same tree made again.
+        let base = fs::metadata(&inputs.base_disk).map_or(0, |meta| meta.blocks() * 512);
+        host::require_space(work, "Packer's machine", GROWTH_MIB + 3 * (base >> 20))?;
+        let memory = self
+            .variables
+            .get("memory")
+            .and_then(|mib| mib.parse().ok());
+        host::require_memory(memory.unwrap_or(0) + BESIDE_THE_GUEST_MIB)?;
+        let mut attempt = 1;
+        loop {
+            run::fresh_log(&inputs.console_log)?;
+            let log = site.log(STAGE);
+            let before = fs::metadata(&log).map_or(0, |meta| meta.len());
+            let Err(error) = site.step(STAGE, self.packer(site, work, inputs)).await else {
+                return Ok(());
+            };
+            match self.failed(error, before, &inputs.console_log, attempt) {
+                BuildError::NoSsh { seconds, .. } if attempt < ATTEMPTS => {
+                    attempt += 1;
+                    site.note(format!(
+                        "the base came up, but this host did not get through to its SSH within \
+                         {seconds} s: trying once more from the start"
+                    ));
+                    // Packer removes it unless it was killed; it must not exist.
+                    if inputs.output_dir.exists() {
+                        fs::remove_dir_all(&inputs.output_dir)
+                            .map_err(BuildError::io("remove", &inputs.output_dir))?;
+                    }
+                }
+                error => return Err(error),
+            }
+        }
+    }
+
+    fn packer(&self, site: &Site<'_>, work: &Path, inputs: &PackerInputs) -> Kept {
+        let workspace = &self.request.workspace;
+        let variant = data::variant_file(workspace, &self.request.variant);
+        let command = Site::program("packer")
+            .args(arguments(
+                &workspace.join(TEMPLATE),
+                &variant,
+                &self.variables,
+                inputs,
+                self.request,
+            ))
+            // Nothing of Packer's beside the build's own folder, and no call home.
+            .env("PACKER_CACHE_DIR", work.join("cache"))
+            .env("PACKER_CONFIG_DIR", work)
+            .env("PACKER_NO_COLOR", "1")
+            .env("CHECKPOINT_DISABLE", "1")
+            .env("TMPDIR", work)
+            .current_dir(work);
+        match self.request.verbose {
+            true => command
+                .env("PACKER_LOG", "1")
+                .env("PACKER_LOG_PATH", site.log("packer-debug")),
+            false => command,
+        }
     }
 
     /// No block of the disk may still have what was only there for the build: deleted files do not
@@ -189,8 +238,15 @@ impl<'a> Provisioning<'a> {
         Ok(())
     }
 
-    /// A failed Packer, by what went wrong in the guest.
-    fn failed(&self, error: BuildError, console: &Path) -> BuildError {
+    /// A failed Packer, by what went wrong in the guest or on the way to it; what this attempt said begins at
+    /// that byte of the log.
+    fn failed(
+        &self,
+        error: BuildError,
+        begin: u64,
+        console_log: &Path,
+        attempts: u32,
+    ) -> BuildError {
         let BuildError::Step {
             source: Failure::Ended { tail, log, .. },
             ..
@@ -198,22 +254,36 @@ impl<'a> Provisioning<'a> {
         else {
             return error;
         };
-        let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let text = text.unwrap_or_else(|_| tail.clone());
-        if text.contains("Timeout waiting for SSH") {
-            return BuildError::NoBoot {
-                seconds: self.request.ssh_timeout.as_secs(),
-                console: console_end(&fs::read(console).unwrap_or_default()),
-                log: console.to_owned(),
-            };
-        }
-        match failed_script(&text) {
-            Some((script, tail)) => BuildError::Provision {
-                script,
-                tail,
-                log: log.clone(),
+        let said = fs::read(log).ok();
+        let said = said.and_then(|bytes| {
+            let said = bytes.get(usize::try_from(begin).ok()?..)?;
+            Some(String::from_utf8_lossy(said).into_owned())
+        });
+        let said = said.unwrap_or_else(|| tail.clone());
+        let console = fs::read(console_log).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console);
+        let seconds = self.request.ssh_timeout.as_secs();
+        let end = || packer_words::console_end(&console);
+        match packer_words::unreached(&said, &console) {
+            Some(Unreached::Guest) => BuildError::NoBoot {
+                seconds,
+                console: end(),
+                log: console_log.to_owned(),
             },
-            None => error,
+            Some(Unreached::Host) => BuildError::NoSsh {
+                seconds,
+                attempts,
+                console: end(),
+                log: console_log.to_owned(),
+            },
+            None => match packer_words::failed_script(&said) {
+                Some((script, tail)) => BuildError::Provision {
+                    script,
+                    tail,
+                    log: log.clone(),
+                },
+                None => error,
+            },
         }
     }
 }
@@ -315,56 +385,6 @@ fn traces<'a>(public_key: &'a str, mirror: Option<&'a str>) -> Vec<(&'static str
     traces
 }
 
-/// The last lines of a serial console, without colours and cursor movements.
-fn console_end(bytes: &[u8]) -> String {
-    let text = strip_escapes(&String::from_utf8_lossy(bytes));
-    let lines: Vec<_> = text
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
-    match lines.len() {
-        0 => "(nothing: the machine did not reach its boot loader)".into(),
-        n => lines[n.saturating_sub(CONSOLE_LINES)..].join("\n"),
-    }
-}
-
-/// Removes ECMA-48 control sequences and carriage returns.
-fn strip_escapes(text: &str) -> String {
-    let mut out = String::new();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' {
-            if chars.next_if_eq(&'[').is_some() {
-                while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {}
-            }
-        } else if c != '\r' {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// The script that failed and what it printed, from Packer's log; the template says each one's name before it.
-fn failed_script(log: &str) -> Option<(String, String)> {
-    const STARTED: &str = "qemu.vexfs: stage: ";
-    const EXITED: &str = "Script exited with non-zero exit status";
-    const CLEANING: &str = "Provisioning step had errors";
-    let exited = log.find(EXITED)?;
-    let before = &log[..log.find(CLEANING).unwrap_or(exited).min(exited)];
-    let started = before.rfind(STARTED)?;
-    let rest = &before[started + STARTED.len()..];
-    let (script, output) = rest.split_once('\n').unwrap_or((rest, ""));
-    let script = script.trim();
-    let lines: Vec<_> = output
-        .lines()
-        .filter_map(|line| line.split_once("qemu.vexfs: ").map(|(_, said)| said.trim()))
-        .collect();
-    let tail = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n");
-    let tail = tail.trim_end().to_owned();
-    Some((format!("{PROVISION}/{script}"), tail))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,35 +445,5 @@ mod tests {
             [("the SSH key of the build", "AAAAC3Nz")]
         );
         assert_eq!(traces(key, Some("http://m/debian"))[1].1, "http://m/debian");
-    }
-
-    #[test]
-    fn the_console_is_shown_by_its_last_lines_in_plain_text() {
-        let text = b"\x1b[2J\x1b[01;00HGRUB\r\n\x1b[0;32m  OK  \x1b[0m] Started\r\n\r\n[ 1.0] Kernel panic\r\n";
-        assert_eq!(
-            console_end(text),
-            "GRUB\n  OK  ] Started\n[ 1.0] Kernel panic"
-        );
-        let many: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        let end = console_end(many.as_bytes());
-        assert_eq!(end.lines().count(), CONSOLE_LINES);
-        assert!(end.ends_with("line 99"));
-        assert!(console_end(b"").starts_with("(nothing"));
-    }
-
-    #[test]
-    fn the_failed_script_is_named_with_what_it_said() {
-        let log = include_str!("../../tests/golden/packer-script-failed.log");
-        assert_eq!(
-            failed_script(log),
-            Some((
-                "provision/20-vexctl.sh".into(),
-                "install: cannot stat '/run/vexfs-build/vexctl': No such file or directory".into()
-            ))
-        );
-        assert_eq!(
-            failed_script("Build 'qemu.vexfs' errored: Timeout waiting for SSH."),
-            None
-        );
     }
 }

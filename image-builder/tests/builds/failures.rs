@@ -23,6 +23,12 @@ pub const TRIALS: &[Test] = &[
     ("a_mirror_that_is_silent_is_named_in_seconds", silent_mirror),
     ("a_full_disk_is_said_to_be_full", full_disk),
     ("an_image_that_does_not_boot_shows_its_console", no_boot),
+    (
+        "a_boot_that_ssh_never_reached_is_tried_once_more",
+        deaf_once,
+    ),
+    ("a_host_that_stays_deaf_is_to_blame_not_the_image", deaf),
+    ("a_helper_that_was_killed_is_the_hosts_trouble", killed),
     ("a_failing_script_is_named_with_its_words", failing_script),
     ("a_key_left_in_the_image_is_found", key_left),
 ];
@@ -142,7 +148,10 @@ fn refusing_mirror() -> Result<(), String> {
         r#"{{"mirror": "http://127.0.0.1:{port}/debian"}}"#
     ));
     let url = format!("the mirror http://127.0.0.1:{port}/debian");
-    said(&ended, &[&url, "Connection refused", "--mirror URL"])
+    said(&ended, &[&url, "Connection refused", "--mirror URL"])?;
+    must(ended.code == Some(75), || {
+        format!("a silent mirror ended with {:?}", ended.code)
+    })
 }
 
 fn silent_mirror() -> Result<(), String> {
@@ -174,10 +183,11 @@ fn full_disk() -> Result<(), String> {
         "fakes/fail-mmdebstrap",
         "dpkg: error: failed to write: No space left on device\nE: mmdebstrap failed to run",
     );
-    said(
-        &lab.build(),
-        &["ran full while base was at work", "VEXFS_CACHE"],
-    )?;
+    let ended = lab.build();
+    said(&ended, &["ran full while base was at work", "VEXFS_CACHE"])?;
+    must(ended.code == Some(75), || {
+        format!("a full disk ended with {:?}", ended.code)
+    })?;
     must(lab.in_progress().is_empty(), || {
         format!("left: {:?}", lab.in_progress())
     })?;
@@ -199,7 +209,66 @@ fn no_boot() -> Result<(), String> {
             "console.log",
         ],
     )?;
+    must(ended.code == Some(1), || {
+        format!("the guest's panic ended with {:?}", ended.code)
+    })?;
+    must(lab.provisioned() == 1, || "a panic was tried again".into())?;
     must(!lab.image().exists(), || "there is an image".into())
+}
+
+/// A base that is up: what its console shows then.
+const HEALTHY: &str = "GRUB\r\n[    0.000000] Linux version 6.1.0\r\n\
+    [\x1b[0;32m  OK  \x1b[0m] Reached target \x1b[0;1;39mmulti-user.target\x1b[0m.\r\n\
+    \r\nDebian GNU/Linux 12 vexfs ttyS0\r\n\r\nvexfs login: ";
+
+fn deaf_once() -> Result<(), String> {
+    let lab = Lab::new();
+    lab.write("fakes/console", HEALTHY);
+    lab.write("fakes/console-once", "");
+    let ended = lab.build();
+    must(ended.ok, || ended.said.clone())?;
+    must(lab.provisioned() == 2, || "it was not tried again".into())?;
+    must(
+        ended.notes().contains(
+            &"the base came up, but this host did not get through to its SSH within 300 s: \
+              trying once more from the start",
+        ),
+        || format!("the second try was not said: {:?}", ended.notes()),
+    )?;
+    let log = lab.path("out/logs/build-minimal-image.log");
+    let log = fs::read_to_string(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+    must(log.contains("Timeout waiting for SSH"), || {
+        "the first try is not in the log".into()
+    })
+}
+
+fn deaf() -> Result<(), String> {
+    let lab = Lab::new();
+    lab.write("fakes/console", HEALTHY);
+    let ended = lab.build();
+    said(
+        &ended,
+        &[
+            "this host did not get through to the SSH of a base that had come up, 2 times within 300 s",
+            "vexfs login:",
+            "console.log",
+        ],
+    )?;
+    must(ended.code == Some(75), || {
+        format!("the host's trouble ended with {:?}", ended.code)
+    })?;
+    must(lab.provisioned() == 2, || "tried more than twice".into())?;
+    must(!lab.image().exists(), || "there is an image".into())
+}
+
+fn killed() -> Result<(), String> {
+    let lab = Lab::new();
+    lab.write("fakes/killed-packer", "");
+    let ended = lab.build();
+    said(&ended, &["SIGKILL"])?;
+    must(ended.code == Some(75), || {
+        format!("a killed helper ended with {:?}", ended.code)
+    })
 }
 
 fn failing_script() -> Result<(), String> {
@@ -215,7 +284,10 @@ fn failing_script() -> Result<(), String> {
             "provision/80-test.sh failed in the guest",
             "test: vexfs is still loaded",
         ],
-    )
+    )?;
+    must(ended.code == Some(1), || {
+        format!("the guest's failure ended with {:?}", ended.code)
+    })
 }
 
 fn key_left() -> Result<(), String> {

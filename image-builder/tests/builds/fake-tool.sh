@@ -3,6 +3,7 @@
 # stage needs, in milliseconds. $FAKES is the test's folder:
 #   calls        gets a line for each call
 #   fail-NAME    makes NAME print it and fail
+#   killed-NAME  makes NAME end as if the system had killed it
 #   slow-NAME    makes NAME wait, after putting its process id there
 set -eu
 name=$(basename "$0")
@@ -15,6 +16,7 @@ if [ -e "$FAKES/fail-$name" ]; then
     cat "$FAKES/fail-$name" >&2
     exit 1
 fi
+[ ! -e "$FAKES/killed-$name" ] || [ "${1:-}" = version ] || kill -KILL $$
 release=6.1.0-1-cloud-amd64
 for last; do :; done
 
@@ -175,6 +177,8 @@ packer)
     if [ -e "$FAKES/console" ]; then
         cat "$FAKES/console" >"$(value console_log "$@")"
         echo "Build 'qemu.vexfs' errored: Timeout waiting for SSH."
+        # A host that was busy once.
+        [ ! -e "$FAKES/console-once" ] || rm "$FAKES/console"
         exit 1
     fi
     if [ -e "$FAKES/script-fails" ]; then

@@ -129,7 +129,7 @@ fn really_full() -> Result<(), String> {
             .output()
             .map_err(|e| e.to_string())?;
         let built = ended(
-            output.status.success(),
+            output.status,
             &output.stdout,
             &output.stderr,
             since.elapsed(),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use image_builder::{BuildEvent, BuildRequest, Image};
@@ -73,6 +73,8 @@ pub struct Lab {
 #[derive(Debug)]
 pub struct Ended {
     pub ok: bool,
+    /// The exit code that `vexfs-images` would have.
+    pub code: Option<i32>,
     pub events: Vec<BuildEvent>,
     /// The error's sentence, or the image's folder.
     pub said: String,
@@ -172,6 +174,15 @@ impl Lab {
             .count()
     }
 
+    /// How often Packer's machine was started.
+    pub fn provisioned(&self) -> usize {
+        let calls = fs::read_to_string(self.path("fakes/calls")).unwrap_or_default();
+        calls
+            .lines()
+            .filter(|line| line.starts_with("packer build "))
+            .count()
+    }
+
     /// The image's folder.
     pub fn image(&self) -> PathBuf {
         self.path("out/images/vexfs-minimal-1.0.0")
@@ -204,7 +215,7 @@ impl Lab {
         let child = self.command(changes).spawn().expect("a builder");
         let output = child.wait_with_output().expect("its output");
         ended(
-            output.status.success(),
+            output.status,
             &output.stdout,
             &output.stderr,
             since.elapsed(),
@@ -241,13 +252,14 @@ impl Lab {
 }
 
 /// Reads a builder's output.
-pub fn ended(ok: bool, stdout: &[u8], stderr: &[u8], took: Duration) -> Ended {
+pub fn ended(status: ExitStatus, stdout: &[u8], stderr: &[u8], took: Duration) -> Ended {
     let events = String::from_utf8_lossy(stdout)
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
     Ended {
-        ok,
+        ok: status.success(),
+        code: status.code(),
         events,
         said: String::from_utf8_lossy(stderr).trim().to_owned(),
         took,
@@ -284,7 +296,7 @@ pub fn be_the_builder(home: &Path) {
         Ok(Ok(image)) => eprintln!("{}", image.dir.display()),
         Ok(Err(error)) => {
             eprintln!("{error}");
-            std::process::exit(1);
+            std::process::exit(error.fault().exit_code().into());
         }
         Err(_) => {
             eprintln!("cancelled");

@@ -247,7 +247,7 @@ fn two_at_once() -> Result<(), String> {
             .and_then(|b| b.wait_with_output())
             .map_err(|e| e.to_string())?;
         let built = ended(
-            output.status.success(),
+            output.status,
             &output.stdout,
             &output.stderr,
             since.elapsed(),
@@ -281,7 +281,7 @@ fn side_by_side() -> Result<(), String> {
             .and_then(|b| b.wait_with_output())
             .map_err(|e| e.to_string())?;
         let built = ended(
-            output.status.success(),
+            output.status,
             &output.stdout,
             &output.stderr,
             since.elapsed(),

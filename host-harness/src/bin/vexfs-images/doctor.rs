@@ -37,14 +37,46 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             None => println!("{:<20} MISSING ({})", tool.program, tool.purpose),
         }
     }
-    if let Some((total, available)) = doctor::memory_mib() {
-        println!("{:<20} {available} MiB available of {total} MiB", "memory");
+    let room = doctor::room();
+    if let Some(memory) = &room.memory {
+        let (available, total) = (memory.available_mib, memory.total_mib);
+        let whose = match &memory.group {
+            Some(_) => format!(" ({})", memory.place()),
+            None => String::new(),
+        };
+        println!(
+            "{:<20} {available} MiB available of {total} MiB{whose}",
+            "memory"
+        );
         if available < MEMORY_WANTED {
             wrong.push(format!(
                 "{available} MiB of memory are available, a build wants {MEMORY_WANTED}"
             ));
         }
     }
+    match &room.ram {
+        Some(ram) => println!(
+            "{:<20} {} MiB free of {} MiB in {}{}",
+            "guest memory",
+            ram.free_mib,
+            ram.total_mib,
+            ram.path.display(),
+            if ram.memory { "" } else { " (NOT A TMPFS: machines are slower there)" }
+        ),
+        None => wrong.push(
+            "there is no folder for guest memory: mount a tmpfs at /dev/shm, or name a folder with VEXFS_RAM_DIR"
+                .into(),
+        ),
+    }
+    if let (dir, Some(free)) = &room.run {
+        println!(
+            "{:<20} {free} MiB free for {}",
+            "machines' disk",
+            dir.display()
+        );
+    }
+    println!("{:<20} {} at once", "machines", room.machines);
+    wrong.extend(room.lacks);
     for (name, dir) in [("output disk", &layout.out), ("cache disk", &layout.cache)] {
         let Some(free) = doctor::free_mib(dir) else {
             continue;

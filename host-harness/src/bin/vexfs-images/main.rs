@@ -1,7 +1,8 @@
 //! `vexfs-images`: builds VexFS images, boots them, and says from evidence whether they work.
 //!
 //! One file per subcommand. Exit codes: 0 all is well, 1 something checked does not hold, 2 the
-//! command line or its input is wrong, 3 `try` had nothing to test, 75 the host could not do its part, 130 or 143 interrupted.
+//! command line or its input is wrong, 3 `try` had nothing to test, 70 the builder itself went wrong, 75 the host
+//! could not do its part, 130 or 143 interrupted.
 
 mod bisect;
 mod boot;

@@ -109,23 +109,15 @@ pub fn image_in(images: &Path, word: &Path) -> anyhow::Result<Image> {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// 1 for what the guest did, 2 for bad input, 75 (EX_TEMPFAIL of sysexits.h) for a host that could not
-/// do its part.
+/// What a build says of its own fault; else 1 for what the guest did, 2 for bad input, and 75 (EX_TEMPFAIL of
+/// sysexits.h) for a host that could not do its part.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let built = error.chain().find_map(|cause| cause.downcast_ref());
+    if let Some(fault) = built.map(BuildError::fault) {
+        return fault.exit_code();
+    }
     let bad_input = error.chain().any(|cause| {
         cause.is::<Usage>()
-            || matches!(
-                cause.downcast_ref(),
-                Some(
-                    BuildError::UnknownVariant { .. }
-                        | BuildError::DataFile { .. }
-                        | BuildError::BadRequest { .. }
-                        | BuildError::MissingSource { .. }
-                        | BuildError::SourceRefused { .. }
-                        | BuildError::SourceBuild { .. }
-                        | BuildError::KernelConfig { .. }
-                )
-            )
             || matches!(cause.downcast_ref(), Some(DossierError::Unusable { .. }))
             || matches!(
                 cause.downcast_ref(),
@@ -179,4 +171,34 @@ async fn boot_once(
     })
     .await?;
     Guest::meet(Arc::new(machine), BOOT_DEADLINE, REQUEST_DEADLINE).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_builds_fault_is_the_exit_code() {
+        let code = |error: BuildError| exit_code(&anyhow::Error::new(error).context("image x"));
+        let no_ssh = BuildError::NoSsh {
+            seconds: 300,
+            attempts: 2,
+            console: "login:".into(),
+            log: "/l".into(),
+        };
+        assert_eq!(code(no_ssh), 75, "the host's");
+        let no_boot = BuildError::NoBoot {
+            seconds: 300,
+            console: "Kernel panic".into(),
+            log: "/l".into(),
+        };
+        assert_eq!(code(no_boot), 1, "the guest's");
+        let unknown = BuildError::UnknownVariant {
+            variant: "x".into(),
+            known: vec![],
+        };
+        assert_eq!(code(unknown), 2, "what was asked for");
+        assert_eq!(exit_code(&Usage("x".into()).into()), 2);
+        assert_eq!(exit_code(&anyhow::anyhow!("anything else")), 75);
+    }
 }
