@@ -28,12 +28,17 @@ pub enum AgentError {
     #[error("the connection to the agent is lost: {0}")]
     Lost(String),
     /// No answer in time. The agent was told to stop what it was doing.
-    #[error("no answer from the agent to `{doing}` within {:.1} s", within.as_secs_f32())]
+    #[error(
+        "no answer from the agent to `{doing}` within {:.1} s{}",
+        within.as_secs_f32(), crate::clock::waited(*lost)
+    )]
     DeadlinePassed {
         /// The request.
         doing: String,
         /// The time it was given.
         within: Duration,
+        /// What the host kept the machine waiting meanwhile, which does not count.
+        lost: Duration,
     },
     /// The agent answered that it could not.
     #[error("{fault}")]

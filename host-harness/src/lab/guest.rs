@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{Failure, Lab};
 use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
+use crate::clock::waited;
 use crate::machine::{Machine, MachineError};
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
@@ -66,19 +67,15 @@ impl Guest {
         (within, answer): (Duration, Duration),
         patience: Duration,
     ) -> Result<Guest, Failure> {
+        let ends = || format!("the console ends with:\n{}", machine.console().tail(30));
         let no_boot = |error: MachineError| match error {
-            MachineError::Died(death) => Failure::check(
+            MachineError::Died(death) => {
+                Failure::check("boot", format!("the image does not boot: {death}"), ends())
+            }
+            MachineError::NoAnswer { late, .. } => Failure::check(
                 "boot",
-                format!("the image does not boot: {death}"),
-                format!("the console ends with:\n{}", machine.console().tail(30)),
-            ),
-            MachineError::NoAnswer { within, .. } => Failure::check(
-                "boot",
-                format!(
-                    "the image does not boot: no answer from the agent within {} s",
-                    within.as_secs()
-                ),
-                format!("the console ends with:\n{}", machine.console().tail(30)),
+                format!("the image does not boot: no answer from the agent {late}"),
+                ends(),
             ),
             other => other.into(),
         };
@@ -94,7 +91,7 @@ impl Guest {
             let doing = doing.to_owned();
             move |source| Failure::Agent { doing, source }
         };
-        let client = Client::connect(stream, &secret, answer)
+        let client = Client::connect_by(machine.clock().clone(), stream, &secret, answer)
             .await
             .map_err(agent("shake hands with the agent"))?;
         Guest::adopt(machine, client, patience).await
@@ -198,7 +195,7 @@ impl Guest {
             death = &mut died => return Err(Failure::Died(death)),
         };
         if source.is_disconnect()
-            && let Ok(death) = tokio::time::timeout(EXPLANATION, died).await
+            && let Ok(death) = self.0.machine.clock().timeout(EXPLANATION, died).await
         {
             return Err(Failure::Died(death));
         }
@@ -402,17 +399,19 @@ impl Guest {
         self.fetch_kernel_log().await?;
         self.ask("power off", self.0.client.power_off(self.0.patience))
             .await?;
-        match tokio::time::timeout(POWER_OFF, self.0.machine.died()).await {
+        let died = self.0.machine.died();
+        match self.0.machine.clock().timeout(POWER_OFF, died).await {
             Ok(death) if death.is_orderly() => {
                 self.0.powered_off.store(true, Ordering::Relaxed);
                 Ok(())
             }
             Ok(death) => Err(Failure::Died(death)),
-            Err(_) => Err(Failure::check(
+            Err(late) => Err(Failure::check(
                 "power",
                 format!(
-                    "not off {} s after it was told to power off",
-                    POWER_OFF.as_secs()
+                    "not off {} s after it was told to power off{}",
+                    POWER_OFF.as_secs(),
+                    waited(late.lost)
                 ),
                 self.0.machine.console().tail(30),
             )),
@@ -477,11 +476,14 @@ impl Guest {
             right.map(|byte| !byte)
         };
         let wrong = Secret::from_bytes(wrong);
-        Ok(match Client::connect(stream, &wrong, FIRST_ANSWER).await {
-            Err(AgentError::WrongSecret) => None,
-            Err(error) => Some(error.to_string()),
-            Ok(_) => Some("the agent serves a host that does not know the secret".to_owned()),
-        })
+        let clock = self.0.machine.clock().clone();
+        Ok(
+            match Client::connect_by(clock, stream, &wrong, FIRST_ANSWER).await {
+                Err(AgentError::WrongSecret) => None,
+                Err(error) => Some(error.to_string()),
+                Ok(_) => Some("the agent serves a host that does not know the secret".to_owned()),
+            },
+        )
     }
 }
 

@@ -78,7 +78,7 @@ impl Lab {
             .fork_on(self.check.name, &logs, Some(logged))
             .await?;
         let machine = Arc::new(fork.machine);
-        self.machines.lock().push(machine.clone());
+        self.machines.add(machine.clone());
         let guest = Guest::adopt(machine, fork.agent, self.deadline()).await?;
         self.seen.push(guest.clone());
         guest.mark().await?;
@@ -173,7 +173,7 @@ impl Lab {
             Failure::Infrastructure("somebody still holds a machine that is off".to_owned())
         })?;
         let machine = Arc::new(machine.boot_again(&self.logs()).await?);
-        self.machines.lock().push(machine.clone());
+        self.machines.add(machine.clone());
         let guest = Guest::meet(machine, self.boot_deadline(), self.deadline()).await?;
         self.seen.push(guest.clone());
         Ok(guest)
@@ -205,6 +205,7 @@ impl Lab {
         self.seen.retain(|seen| seen.machine().id() != machine.id());
         self.machines
             .lock()
+            .machines
             .retain(|other| other.id() != machine.id());
         self.gone += 1;
     }

@@ -24,7 +24,7 @@ impl Lab {
             let fork = snapshot.fork(self.check.name, &self.logs()).await?;
             self.spent.machine = fork.timing.ready;
             let machine = Arc::new(fork.machine);
-            self.machines.lock().push(machine.clone());
+            self.machines.add(machine.clone());
             let guest = Guest::new(machine, fork.agent, self.deadline());
             self.seen.push(guest.clone());
             if !matches!(self.instead, Instead::Own) {

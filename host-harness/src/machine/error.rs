@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Death;
+use crate::clock::Passed;
 
 /// An error of the machine room. Each is a sentence that says what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -87,12 +88,12 @@ pub enum MachineError {
     #[error("cannot speak to the agent: {0}")]
     Agent(String),
     /// Nothing answers on a vsock port of the guest.
-    #[error("no answer on vsock port {port} of the guest within {} s: {why}", within.as_secs_f32())]
+    #[error("no answer on vsock port {port} of the guest {late}: {why}")]
     NoAnswer {
         /// The port.
         port: u32,
         /// How long was tried.
-        within: Duration,
+        late: Passed,
         /// What the last attempt said.
         why: String,
     },

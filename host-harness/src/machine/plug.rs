@@ -8,6 +8,7 @@ use serde_json::json;
 use super::arguments::{self, VsockWire, files, ids};
 use super::coroner::take;
 use super::{Death, Machine, MachineError, MachineEvent};
+use crate::clock::waited;
 
 impl Machine {
     /// Takes the vsock device out, which the guest must let go of within `patience`, and ends its
@@ -37,10 +38,15 @@ impl Machine {
                 }
             }
         };
-        tokio::time::timeout(patience, gone)
+        let clock = self.clock().clone();
+        clock
+            .timeout(patience, gone)
             .await
-            .map_err(|_| MachineError::Slow {
-                what: "the guest's letting go of its vsock device".into(),
+            .map_err(|late| MachineError::Slow {
+                what: format!(
+                    "the guest's letting go of its vsock device{}",
+                    waited(late.lost)
+                ),
                 within: patience,
                 log: self.console().path().to_owned(),
             })??;

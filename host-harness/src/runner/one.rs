@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checks::{Check, SMOKE, Start};
+use crate::clock::{Passed, timeout_by, waited};
 use crate::dossier::{self, Broken, DossierError};
 use crate::event::{CaseId, CaseResult, Part};
 use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
@@ -212,8 +213,9 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
             let begin = Instant::now();
             let fatal = lab.fatal();
             let mut story = (check.story)(lab);
+            let lost = |from| machines.lost_since(from);
             let told = tokio::select! {
-                told = tokio::time::timeout(deadline, &mut story) => told,
+                told = timeout_by(begin.into(), deadline, lost, &mut story) => told,
                 finding = fatal => Ok(Err(Failure::check(
                     "kernel",
                     format!("broken off, for the kernel is not to be trusted after this: {finding}"),
@@ -226,11 +228,11 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                     lab.spent.story = begin.elapsed();
                     told
                 }
-                Err(_) => {
+                Err(late) => {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines, pace).await;
                     drop(story);
-                    let title = overrun(check.start, deadline);
+                    let title = overrun(check.start, late);
                     return Err(lab.overran(title, words));
                 }
             }
@@ -264,11 +266,16 @@ impl From<&Break> for Broken {
     }
 }
 
-fn overrun(start: Start, deadline: Duration) -> String {
+fn overrun(start: Start, late: Passed) -> String {
     let boot = if start == Start::PowerOn {
         ", boots included"
     } else {
         ""
     };
-    format!("not done within {} s{boot}", deadline.as_secs())
+    let Passed { within, lost } = late;
+    format!(
+        "not done within {} s{boot}{}",
+        within.as_secs(),
+        waited(lost)
+    )
 }
