@@ -135,7 +135,7 @@ impl Tryout {
             smoke: ready.elapsed(),
             all: saved.elapsed(),
         };
-        let first = judged.findings().iter().find(|f| f.allowed.is_none());
+        let first = judged.findings().iter().find(|f| f.counts());
         let places = first.map(|finding| places::of(finding, &subject, self.source()));
         let outcome = judged.outcome.clone();
         self.say(Said::Smoke {
@@ -194,7 +194,7 @@ impl Tryout {
             let lab = runner::lab_of(&setup, check, &subject).listen(Arc::new(|_| ()));
             runner::judge(lab).await
         };
-        let first = judged.findings().iter().find(|f| f.allowed.is_none());
+        let first = judged.findings().iter().find(|f| f.counts());
         let places = first.map(|finding| places::of(finding, &subject, Path::new("")));
         Ok(Some((
             identity,

@@ -130,15 +130,17 @@ impl Outcome {
 ///
 /// 1. a finding that the check did not declare and that is at least a [`Severity::Bug`]: the guest's kernel
 ///    explains a lost connection better than the check can;
-/// 2. the check's own failure, that it overran its deadline, or that the guest ended under it;
-/// 3. a lesser finding;
-/// 4. a guest that ended before the check's end mark, or was never reached though the check passed;
-/// 5. trouble of the host;
-/// 6. something not given back;
-/// 7. the check's own skip or pass.
+/// 2. the check's own failure, or that it overran its deadline;
+/// 3. a finding that is the host's doing: what its kernel and the guest's end make of that says nothing;
+/// 4. that the guest ended under it;
+/// 5. a lesser finding;
+/// 6. a guest that ended before the check's end mark, or was never reached though the check passed;
+/// 7. trouble of the host;
+/// 8. something not given back;
+/// 9. the check's own skip or pass.
 pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Outcome {
     let detail = |first: &str| detail(first, &own, end, findings, leaks);
-    let undeclared = || findings.iter().filter(|finding| finding.allowed.is_none());
+    let undeclared = || findings.iter().filter(|finding| finding.counts());
     if let Some(root) = undeclared().find(|finding| finding.severity >= Severity::Bug) {
         return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
     }
@@ -149,12 +151,22 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
         Own::Overran(title, text) => {
             return Outcome::fail("deadline", title.clone(), detail(text));
         }
-        // A device that goes away under the kernel is a consequence.
-        Own::CutOff(how) => {
-            let title = format!("the guest ended without the check's end mark: {how}");
-            return Outcome::fail("ended", title, detail(""));
-        }
         _ => {}
+    }
+    let explained = |finding: &Finding| {
+        let why = finding
+            .excused
+            .as_ref()
+            .filter(|_| finding.allowed.is_none());
+        why.map(|why| format!("{}: {why}", finding.title))
+    };
+    if let Some(what) = findings.iter().find_map(explained) {
+        return Outcome::Infrastructure { what };
+    }
+    // A device that goes away under the kernel is a consequence.
+    if let Own::CutOff(how) = &own {
+        let title = format!("the guest ended without the check's end mark: {how}");
+        return Outcome::fail("ended", title, detail(""));
     }
     if let Some(root) = undeclared().next() {
         return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
@@ -238,6 +250,11 @@ impl Finding {
                 .map(|reason| format!("  declared by the check: {reason}")),
         );
         out.extend(
+            self.excused
+                .iter()
+                .map(|reason| format!("  the host's doing: {reason}")),
+        );
+        out.extend(
             self.followed_by
                 .iter()
                 .map(|late| format!("  followed by: {}", late.title)),
@@ -264,6 +281,7 @@ mod tests {
             times: 1,
             followed_by: Vec::new(),
             allowed: allowed.then(|| "known".into()),
+            excused: None,
         }
     }
 
@@ -325,6 +343,42 @@ mod tests {
         assert_eq!(
             said(&combine(own, &End::Marked, &trouble, &[])),
             ("check", "content differs")
+        );
+    }
+
+    #[test]
+    fn what_is_the_hosts_doing_is_neither_pass_nor_fail() {
+        let mut lockup = finding(Severity::Fatal, false);
+        lockup.excused = Some("the host gave this machine no processor".into());
+        let lockup = [lockup];
+        let what = "a Fatal finding: the host gave this machine no processor";
+        for own in [
+            Own::Passed,
+            Own::CutOff("the guest's kernel panicked".into()),
+        ] {
+            let end = End::Undeclared("the guest's kernel panicked".into());
+            let outcome = combine(own, &end, &lockup, &[]);
+            assert_eq!(outcome, Outcome::Infrastructure { what: what.into() });
+        }
+        // What the check found, and what another finding says, stands for itself.
+        let own = Own::Failed("content differs".into(), String::new());
+        let outcome = combine(own, &End::Marked, &lockup, &[]);
+        assert_eq!(said(&outcome), ("check", "content differs"));
+        assert!(
+            outcome
+                .failure()
+                .2
+                .contains("the host's doing: the host gave")
+        );
+        let both = [lockup[0].clone(), finding(Severity::Bug, false)];
+        let outcome = combine(Own::Passed, &End::Marked, &both, &[]);
+        assert_eq!(said(&outcome), ("oops", "a Bug finding"));
+        // One the check declares is what it wants to see.
+        let mut declared = lockup;
+        declared[0].allowed = Some("known".into());
+        assert_eq!(
+            combine(Own::Passed, &End::Marked, &declared, &[]),
+            Outcome::Pass
         );
     }
 
