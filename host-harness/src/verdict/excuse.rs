@@ -128,8 +128,7 @@ mod tests {
         let mut findings = judge(&records, &Expectations::none());
         let said = lines.iter().map(|(at, line)| (s(*at), *line));
         excuse(&mut findings, said, |from, to| {
-            let common = to.min(s(lost.1)).saturating_sub(from.max(s(lost.0)));
-            common
+            to.min(s(lost.1)).saturating_sub(from.max(s(lost.0)))
         });
         findings.first().expect("a finding").excused.clone()
     }
@@ -158,7 +157,7 @@ mod tests {
                 "watchdog: BUG: soft lockup - CPU#1 stuck for 44s! [insmod:702]",
             ),
         ];
-        assert_eq!(excused(&again[..1], (38, 60)).is_some(), true);
+        assert!(excused(&again[..1], (38, 60)).is_some());
         assert_eq!(excused(&again, (38, 60)), None);
     }
 
