@@ -247,12 +247,12 @@ impl Lab {
         self.machines.clone()
     }
 
-    /// Keeps what was collected when a deadline had passed, and says what hangs.
-    pub fn overran(&mut self, title: String, words: LastWords) -> Failure {
+    /// Keeps what was collected when a deadline had passed, and says what hangs; `waited` ends the title.
+    pub fn overran(&mut self, title: String, waited: &str, words: LastWords) -> Failure {
         let failure = Failure::Deadline {
             title: match words.culprit() {
-                Some(culprit) => format!("{title}: {culprit}"),
-                None => title,
+                Some(culprit) => format!("{title}: {culprit}{waited}"),
+                None => title + waited,
             },
             detail: words.summary(),
         };

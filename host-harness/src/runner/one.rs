@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checks::{Check, SMOKE, Start};
-use crate::clock::{Passed, timeout_by, waited};
+use crate::clock::{timeout_by, waited};
 use crate::dossier::{self, Broken, DossierError};
 use crate::event::{CaseId, CaseResult, Part};
 use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
@@ -232,8 +232,8 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines, pace).await;
                     drop(story);
-                    let title = overrun(check.start, late);
-                    return Err(lab.overran(title, words));
+                    let title = overrun(check.start, late.within);
+                    return Err(lab.overran(title, &waited(late.lost), words));
                 }
             }
         }
@@ -247,7 +247,7 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
         // A request had a deadline of its own.
         Err(failure) if failure.is_overrun() => {
             let words = LastWords::collect(&machines, pace).await;
-            Err(lab.overran(failure.to_string(), words))
+            Err(lab.overran(failure.to_string(), "", words))
         }
         told => told,
     }
@@ -266,16 +266,11 @@ impl From<&Break> for Broken {
     }
 }
 
-fn overrun(start: Start, late: Passed) -> String {
+fn overrun(start: Start, deadline: Duration) -> String {
     let boot = if start == Start::PowerOn {
         ", boots included"
     } else {
         ""
     };
-    let Passed { within, lost } = late;
-    format!(
-        "not done within {} s{boot}{}",
-        within.as_secs(),
-        waited(lost)
-    )
+    format!("not done within {} s{boot}", deadline.as_secs())
 }
