@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod checks;
+pub mod clock;
 pub mod doctor;
 pub mod dossier;
 pub mod event;

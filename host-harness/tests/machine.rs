@@ -15,6 +15,9 @@ use host_harness::machine::{
 use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
+#[path = "machine/clock.rs"]
+mod clock;
+
 /// Argument that makes this program a harness for a test to kill.
 const STARTER: &str = "__starter";
 
@@ -45,6 +48,12 @@ fn main() {
         trial("a_lost_vsock_daemon_is_told", || Box::pin(daemon_lost())),
         trial("waiting_for_a_silent_port_has_an_end", || {
             Box::pin(silent_port())
+        }),
+        trial("what_a_stopped_machine_is_asked_is_not_late", || {
+            Box::pin(clock::stopped())
+        }),
+        trial("a_machine_that_runs_and_says_nothing_is_late", || {
+            Box::pin(clock::silent())
         }),
         trial("our_overlay_satisfies_qemu_img", || {
             Box::pin(overlay_checked())

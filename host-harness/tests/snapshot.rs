@@ -38,6 +38,9 @@ fn main() {
         trial("a_removed_vsock_device_ends_requests", || {
             Box::pin(unplugged())
         }),
+        trial("a_request_of_a_stopped_machine_is_not_late", || {
+            Box::pin(stopped())
+        }),
         trial("sigkill_of_a_harness_with_a_fork_leaves_nothing", || {
             Box::pin(killed())
         }),
@@ -199,6 +202,35 @@ async fn unplugged() -> Result<(), Failed> {
         begin.elapsed() < Duration::from_secs(20),
         "{:?}",
         begin.elapsed()
+    );
+    Ok(())
+}
+
+async fn stopped() -> Result<(), Failed> {
+    use nix::sys::signal::{Signal, kill};
+    let (_logs, Fork { machine, agent, .. }) = fork("stopped").await?;
+    let pid = nix::unistd::Pid::from_raw(machine.pid().cast_signed());
+    let within = Duration::from_secs(2);
+    let script = |script| ExecSpec::new(["/bin/sh", "-c", script]);
+    let (answer, stopped) =
+        tokio::join!(agent.exec(script("sleep 0.3; echo done"), within), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            kill(pid, Signal::SIGSTOP)?;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            kill(pid, Signal::SIGCONT)
+        });
+    stopped?;
+    let answer = answer?;
+    assert!(answer.success(), "{}", answer.ending());
+    // What hangs by itself still ends in its time.
+    let begin = Instant::now();
+    let answer = agent.exec(script("sleep 1000"), within).await?;
+    assert!(answer.timed_out(), "{}", answer.ending());
+    let took = begin.elapsed();
+    let lost = machine.clock().lost_since(begin.into());
+    assert!(
+        took < within + lost + Duration::from_secs(2),
+        "{took:?}, {lost:?}"
     );
     Ok(())
 }

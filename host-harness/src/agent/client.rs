@@ -1,16 +1,15 @@
 //! A connection to an agent, and how a request on it begins and is answered.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent_protocol::{Reply, Request, Secret, handshake};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout_at;
 
 use super::talk::{self, Next, Talk};
 use super::transcript::Transcript;
 use super::wire::Wire;
 use super::{AgentError, Deadline};
+use crate::clock::{Clock, bound};
 
 /// A connection to the agent of one machine. Clones are the same connection.
 #[derive(Clone)]
@@ -19,6 +18,8 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     wire: Wire,
     transcript: Transcript,
+    /// What deadlines are counted by.
+    clock: Clock,
 }
 
 impl Client {
@@ -28,6 +29,22 @@ impl Client {
     /// [`AgentError::WrongSecret`], [`AgentError::Version`], [`AgentError::Garbage`],
     /// [`AgentError::Lost`] and [`AgentError::DeadlinePassed`].
     pub async fn connect<S>(
+        stream: S,
+        secret: &Secret,
+        deadline: impl Into<Deadline>,
+    ) -> Result<Self, AgentError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Client::connect_by(Clock::wall(), stream, secret, deadline).await
+    }
+
+    /// The same, with this and all later deadlines counted by the clock of the machine.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_by<S>(
+        clock: Clock,
         mut stream: S,
         secret: &Secret,
         deadline: impl Into<Deadline>,
@@ -38,12 +55,12 @@ impl Client {
         let deadline = deadline.into();
         let transcript = Transcript::new();
         let line = transcript.begin("connect".to_owned());
-        let shaken = timeout_at(deadline.plus(Duration::ZERO), async {
+        let shaken = clock.timeout_from(deadline.made(), deadline.granted(), async {
             handshake::connect(&mut stream, secret).await
         });
         let result = match shaken.await {
             Ok(result) => result.map_err(AgentError::from),
-            Err(_) => Err(talk::passed("connect", deadline)),
+            Err(late) => Err(talk::passed("connect", late)),
         };
         match result {
             Ok(version) => {
@@ -51,6 +68,7 @@ impl Client {
                 Ok(Self(Arc::new(Inner {
                     wire: Wire::new(stream),
                     transcript,
+                    clock,
                 })))
             }
             Err(error) => {
@@ -92,6 +110,11 @@ impl Client {
         }
     }
 
+    /// What deadlines are counted by.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
     pub(super) async fn begin(
         &self,
         request: Request,
@@ -101,15 +124,20 @@ impl Client {
         let doing = talk::describe(&request);
         let line = self.0.transcript.begin(doing.clone());
         let ends_itself = matches!(request, Request::Exec(_) | Request::KmsgRead { .. });
+        let clock = &self.0.clock;
         let sent = async {
             // A timer of tokio's fires at the next millisecond, which is time enough for an answer.
-            if deadline.remaining().is_zero() {
-                return Err(talk::passed(&doing, deadline));
+            let (made, granted) = (deadline.made(), deadline.granted());
+            let left = clock.left(made, granted);
+            if left.is_zero() {
+                return Err(talk::passed(&doing, clock.passed(made, granted)));
             }
-            let call = self.0.wire.call(request, deadline);
-            match timeout_at(deadline.plus(Duration::ZERO), call).await {
+            // A guest that is kept waiting knows nothing of it: we end what it must not end too early.
+            let guests = if clock.is_wall() { left } else { bound(left) };
+            let call = self.0.wire.call(request, guests);
+            match clock.timeout_from(made, granted, call).await {
                 Ok(result) => result,
-                Err(_) => Err(talk::passed(&doing, deadline)),
+                Err(late) => Err(talk::passed(&doing, late)),
             }
         };
         let result = sent.await;

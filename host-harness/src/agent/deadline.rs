@@ -1,9 +1,12 @@
 //! The latest time at which a request to the guest is over.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// A point in time by the host's monotonic clock. Made from a [`Duration`] from now, or once for
-/// several requests that share it.
+use tokio::time::Instant;
+
+/// A time granted from a moment on. Made from a [`Duration`] from now, or once for several requests that
+/// share it. By which clock it passes is the client's affair: a guest's is the machine's (see
+/// [`crate::clock`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline {
     made: Instant,
@@ -22,7 +25,7 @@ impl Deadline {
         }
     }
 
-    /// What is left; zero when it has passed.
+    /// What is left by the wall; zero when it has passed.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
@@ -34,9 +37,9 @@ impl Deadline {
         self.at.duration_since(self.made)
     }
 
-    /// The point in time, `grace` later.
-    pub(super) fn plus(&self, grace: Duration) -> tokio::time::Instant {
-        (self.at + grace).into()
+    /// From when on it grants that.
+    pub(super) fn made(&self) -> Instant {
+        self.made
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use agent_protocol::handshake::{HandshakeError, Versions};
 use agent_protocol::{Fault, FaultKind};
 
+use crate::clock::Passed;
 use crate::whose::Whose;
 
 /// Why a request came to nothing.
@@ -30,12 +31,17 @@ pub enum AgentError {
     #[error("the connection to the agent is lost: {0}")]
     Lost(String),
     /// No answer in time. The agent was told to stop what it was doing.
-    #[error("no answer from the agent to `{doing}` within {:.1} s", within.as_secs_f32())]
+    #[error(
+        "no answer from the agent to `{doing}` within {:.1} s{}",
+        within.as_secs_f32(), crate::clock::waited(*lost)
+    )]
     DeadlinePassed {
         /// The request.
         doing: String,
         /// The time it was given.
         within: Duration,
+        /// What the host kept the machine waiting meanwhile, which does not count.
+        lost: Duration,
     },
     /// The agent answered that it could not.
     #[error("{fault}")]
@@ -62,10 +68,13 @@ impl AgentError {
     pub fn whose(&self) -> Whose {
         match self {
             Self::Version { .. } => Whose::Ours,
+            Self::DeadlinePassed { within, lost, .. } => {
+                let (within, lost) = (*within, *lost);
+                Passed { within, lost }.whose()
+            }
             Self::WrongSecret
             | Self::Garbage(_)
             | Self::Lost(_)
-            | Self::DeadlinePassed { .. }
             | Self::Fault { .. }
             | Self::TooLarge { .. } => Whose::Guest,
         }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use agent_protocol::message::{ModuleSource, MountRequest};
+use agent_protocol::message::{KilledBecause, ModuleSource, MountRequest};
 use agent_protocol::{Event, FaultKind, Reply, Request};
-use tokio::time::timeout_at;
+use tokio::time::Instant;
 
 use super::transcript::Line;
 use super::wire::{Arrival, Call, CallInput};
 use super::{AgentError, Client, Deadline};
+use crate::clock::Passed;
 
 /// Beyond the deadline of a request that the agent ends itself (a program it has to kill and whose
 /// last words it has to send), the time for word of that to come.
@@ -20,9 +21,11 @@ pub(super) struct Talk {
     line: Option<Line>,
     doing: String,
     deadline: Deadline,
-    grace: Duration,
+    ends_itself: bool,
+    /// When we told the agent to end what its own clock would not end in time.
+    ended: Option<Instant>,
     /// Keeps the connection open.
-    _client: Client,
+    client: Client,
 }
 
 /// What a request comes to next.
@@ -40,23 +43,20 @@ impl Talk {
         ends_itself: bool,
         client: Client,
     ) -> Self {
-        let grace = if ends_itself { GRACE } else { Duration::ZERO };
         Self {
             call,
             line: Some(line),
             doing,
             deadline,
-            grace,
-            _client: client,
+            ends_itself,
+            ended: None,
+            client,
         }
     }
 
     /// What comes next. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Next, AgentError> {
-        let arrival = match timeout_at(self.deadline.plus(self.grace), self.call.next()).await {
-            Ok(arrival) => arrival,
-            Err(_) => Err(passed(&self.doing, self.deadline)),
-        };
+        let arrival = self.arrival().await;
         let next = match arrival {
             Ok(Arrival::Event(event)) => {
                 if let (Some(line), Some((out, err))) = (&self.line, output(&event)) {
@@ -64,9 +64,23 @@ impl Talk {
                 }
                 return Ok(Next::Event(event));
             }
+            Ok(Arrival::Reply(Ok(Reply::Exec(mut result)))) => {
+                // We cancelled it because its deadline had passed.
+                if self.ended.is_some() && result.killed == Some(KilledBecause::Cancelled) {
+                    result.killed = Some(KilledBecause::Deadline);
+                }
+                Ok(Next::Reply(Reply::Exec(result)))
+            }
             Ok(Arrival::Reply(Ok(reply))) => Ok(Next::Reply(reply)),
-            Ok(Arrival::Reply(Err(fault))) if fault.kind == FaultKind::DeadlinePassed => {
-                Err(passed(&self.doing, self.deadline))
+            Ok(Arrival::Reply(Err(fault)))
+                if fault.kind == FaultKind::DeadlinePassed
+                    || (self.ended.is_some() && fault.kind == FaultKind::Cancelled) =>
+            {
+                let (made, granted) = (self.deadline.made(), self.deadline.granted());
+                Err(passed(
+                    &self.doing,
+                    self.client.clock().passed(made, granted),
+                ))
             }
             Ok(Arrival::Reply(Err(fault))) => Err(AgentError::Fault {
                 doing: self.doing.clone(),
@@ -82,6 +96,40 @@ impl Talk {
             });
         }
         next
+    }
+
+    /// What arrives next, by the machine's clock. The guest's own runs on while its machine does not: what
+    /// ends itself there at a deadline is then ended by us. Cancel-safe.
+    async fn arrival(&mut self) -> Result<Arrival, AgentError> {
+        let clock = self.client.clock();
+        let (made, granted) = (self.deadline.made(), self.deadline.granted());
+        let (made, granted) = match self.ended {
+            Some(at) => (at, GRACE),
+            None if !self.ends_itself => (made, granted),
+            None if clock.is_wall() => (made, granted + GRACE),
+            None => {
+                // A flood must not put its end off.
+                if !clock.left(made, granted).is_zero() {
+                    let next = self.call.next();
+                    if let Ok(arrival) = clock.timeout_from(made, granted, next).await {
+                        return arrival;
+                    }
+                }
+                // On a connection that takes nothing any more the last of what came is still read.
+                let told = Instant::now();
+                let cancel = clock.timeout_from(told, GRACE, self.call.cancel());
+                cancel.await.map(drop).unwrap_or_default();
+                self.ended = Some(told);
+                (told, GRACE)
+            }
+        };
+        match clock.timeout_from(made, granted, self.call.next()).await {
+            Ok(arrival) => arrival,
+            Err(_) => {
+                let (made, granted) = (self.deadline.made(), self.deadline.granted());
+                Err(passed(&self.doing, clock.passed(made, granted)))
+            }
+        }
     }
 
     pub(super) fn input(&self) -> CallInput {
@@ -126,10 +174,11 @@ impl Talk {
 }
 
 /// The error for a deadline.
-pub(super) fn passed(doing: &str, deadline: Deadline) -> AgentError {
+pub(super) fn passed(doing: &str, late: Passed) -> AgentError {
     AgentError::DeadlinePassed {
         doing: doing.to_owned(),
-        within: deadline.granted(),
+        within: late.within,
+        lost: late.lost,
     }
 }
 

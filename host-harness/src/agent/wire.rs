@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use agent_protocol::frame::{self, FrameError};
 use agent_protocol::{Event, Fault, FromAgent, Input, Reply, Request, RequestId, ToAgent, WINDOW};
@@ -11,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{AgentError, Deadline};
+use super::AgentError;
 
 /// Frames on their way out.
 const QUEUE: usize = 64;
@@ -84,11 +85,11 @@ impl Wire {
         Self { shared, task }
     }
 
-    /// Sends a request.
+    /// Sends a request, which the guest is to end by itself after `within`.
     pub(super) async fn call(
         &self,
         request: Request,
-        deadline: Deadline,
+        within: Duration,
     ) -> Result<Call, AgentError> {
         let shared = &self.shared;
         let id = RequestId(shared.next_id.fetch_add(1, Ordering::Relaxed));
@@ -115,7 +116,7 @@ impl Wire {
         };
         // The connection may have ended before the slot was there to be told.
         shared.check()?;
-        let deadline_ms = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         shared
             .send(&ToAgent::Request {
                 id,

@@ -60,7 +60,9 @@ pub(super) async fn take(
     };
     // Only a QEMU that ends by itself leaves whole disks; one that hangs is killed by its owner, and
     // what it left is better than nothing.
-    tokio::time::timeout(QUITTING, machine.quit())
+    let clock = machine.clock();
+    clock
+        .timeout(QUITTING, machine.quit())
         .await
         .map(drop)
         .unwrap_or_default();

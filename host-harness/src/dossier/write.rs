@@ -156,7 +156,7 @@ pub async fn write(
 }
 
 fn first_finding(findings: &[Finding]) -> Option<String> {
-    let first = findings.iter().find(|finding| finding.allowed.is_none());
+    let first = findings.iter().find(|finding| finding.counts());
     first.map(|finding| finding.title.clone())
 }
 

@@ -80,9 +80,9 @@ impl Lab {
         // What it was is over: the reset is meant, and the guest that comes up is another.
         self.seen.retain(|seen| seen.boot_id() != before);
         drop(guest);
-        let deadline = tokio::time::Instant::now() + self.boot_deadline();
+        let begin = tokio::time::Instant::now();
         loop {
-            let within = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let within = machine.clock().left(begin, self.boot_deadline());
             // The agent answers to the very end of a shutdown.
             match Guest::meet(machine.clone(), within, self.deadline()).await {
                 Ok(guest) if guest.boot_id() != before => {
@@ -132,7 +132,7 @@ impl Lab {
         let mut machine = Machine::boot(spec).await?;
         machine.hold(ticket);
         let machine = Arc::new(machine);
-        self.machines.lock().push(machine.clone());
+        self.machines.add(machine.clone());
         Ok(machine)
     }
 }

@@ -2,14 +2,16 @@
 //! judge reads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 
 use super::{Exhibits, Failure, Guest, LastWords, Setup};
+use crate::clock::Clock;
 use crate::machine::{Console, Death, Machine, Mark};
 use crate::verdict::ledger::Leak;
 use crate::verdict::outcome::{End, Own, combine};
-use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, judge};
+use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, excuse, judge};
 use crate::whose::Whose;
 
 /// What is known about a check besides its own word.
@@ -51,6 +53,7 @@ struct Sheet {
     /// What QEMU said of it.
     events: Vec<MachineEvent>,
     console: Console,
+    clock: Clock,
     /// Where its console counts no more: what follows is our own doing.
     until: Option<Mark>,
 }
@@ -109,6 +112,7 @@ impl Remains {
             kernel_log: Vec::new(),
             events: death.as_ref().and_then(death_event).into_iter().collect(),
             console: machine.console().clone(),
+            clock: machine.clock().clone(),
             until: words.map(|words| words.from),
         };
         let mut declared = false;
@@ -169,9 +173,13 @@ impl Remains {
             leaks: self.leaks.clone(),
             end: self.end.clone(),
         };
-        let sheets = self.sheets.iter();
-        let records: Vec<_> = sheets.map(|sheet| sheet.add_to(&mut evidence)).collect();
-        evidence.findings = judge_all(&records, &self.expected);
+        let judged = self.sheets.iter().map(|sheet| {
+            let mut found = judge(&sheet.add_to(&mut evidence), &self.expected);
+            excuse_by(&mut found, &sheet.console, &sheet.clock);
+            found
+        });
+        let judged = judged.collect();
+        evidence.findings = of_all(judged);
         evidence
     }
 
@@ -213,6 +221,9 @@ impl Sheet {
         }
         property("console", self.console.path().display().to_string());
         property("console-sha256", self.console.digest());
+        for (name, value) in self.clock.properties() {
+            property(&name, value);
+        }
         evidence.transcript.push_str(&self.transcript);
         let mut records = Vec::new();
         for record in &self.kernel_log {
@@ -253,12 +264,23 @@ fn death_event(death: &Death) -> Option<MachineEvent> {
     }
 }
 
-/// Judges each machine by itself. What the check declared must come from one of them.
-fn judge_all(machines: &[Vec<Record>], expected: &Expectations) -> Vec<Finding> {
-    let all: Vec<Vec<Finding>> = machines
+/// Excuses what the host explains among one machine's findings.
+pub(super) fn excuse_by(findings: &mut [Finding], console: &Console, clock: &Clock) {
+    if findings.is_empty() {
+        return;
+    }
+    let lines = console.since(Mark::START).0;
+    let said: Vec<(Duration, String)> = lines
         .iter()
-        .map(|records| judge(records, expected))
+        .map(|line| (line.at, Record::console(&line.text).text))
         .collect();
+    let said = said.iter().map(|(at, text)| (*at, text.as_str()));
+    excuse(findings, said, |from, to| clock.lost_between(from, to));
+}
+
+/// What each machine was found to have done, judged by itself. What the check declared must come from one of
+/// them.
+fn of_all(all: Vec<Vec<Finding>>) -> Vec<Finding> {
     let missing = |finding: &Finding| finding.kind == Kind::Missing;
     // Absent from one machine is no matter, absent from every one is.
     let absent = |finding: &Finding| {
@@ -311,8 +333,6 @@ impl Evidence {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::verdict::{Expected, Matcher};
 
@@ -331,7 +351,8 @@ mod tests {
     fn what_a_row_declares_may_come_from_any_machine_and_must_from_one() {
         let expected = Expectations::declared(ROW);
         let counts = |machines: &[Vec<Record>]| -> Vec<String> {
-            let findings = judge_all(machines, &expected);
+            let each = machines.iter().map(|records| judge(records, &expected));
+            let findings = of_all(each.collect());
             let mut counting = findings.iter().filter(|f| f.allowed.is_none());
             counting.by_ref().map(|f| f.title.clone()).collect()
         };
@@ -340,7 +361,7 @@ mod tests {
         let absent = "expected in the log, but absent: rule `warning`";
         assert_eq!(counts(&[Vec::new(), Vec::new()]), [absent]);
         assert!(
-            judge_all(&[warning()], &Expectations::none())[0]
+            judge(&warning(), &Expectations::none())[0]
                 .allowed
                 .is_none()
         );

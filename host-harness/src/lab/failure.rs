@@ -147,7 +147,7 @@ impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Failure {
         match error {
             MachineError::Died(death) => Failure::Died(death),
-            MachineError::Agent(source) => Failure::Agent {
+            MachineError::Agent(source) if source.whose() == Whose::Guest => Failure::Agent {
                 doing: "speak to the agent".to_owned(),
                 source,
             },
@@ -217,7 +217,9 @@ mod tests {
     #[test]
     fn whose_fault_it_is_survives_every_conversion() {
         use crate::agent::AgentError;
+        use crate::clock::Passed;
         use crate::machine::QmpError;
+        use std::time::Duration;
 
         let lost = || {
             MachineError::Died(Death::VsockLost {
@@ -226,7 +228,10 @@ mod tests {
         };
         let silent = || MachineError::NoAnswer {
             port: 5000,
-            within: std::time::Duration::from_secs(30),
+            late: Passed {
+                within: Duration::from_secs(30),
+                lost: Duration::ZERO,
+            },
             why: "nobody listens".into(),
         };
         let gone = || QmpError::Gone {

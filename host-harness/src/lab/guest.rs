@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{Failure, Lab};
 use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
+use crate::clock::waited;
 use crate::machine::{Machine, MachineError};
 use crate::whose::Whose;
 
@@ -64,19 +65,15 @@ impl Guest {
         (within, answer): (Duration, Duration),
         patience: Duration,
     ) -> Result<Guest, Failure> {
+        let ends = || format!("the console ends with:\n{}", machine.console().tail(30));
         let no_boot = |error: MachineError| match error {
-            MachineError::Died(death) if death.whose() == Whose::Guest => Failure::check(
+            MachineError::Died(death) if death.whose() == Whose::Guest => {
+                Failure::check("boot", format!("the image does not boot: {death}"), ends())
+            }
+            MachineError::NoAnswer { late, .. } => Failure::check(
                 "boot",
-                format!("the image does not boot: {death}"),
-                format!("the console ends with:\n{}", machine.console().tail(30)),
-            ),
-            MachineError::NoAnswer { within, .. } => Failure::check(
-                "boot",
-                format!(
-                    "the image does not boot: no answer from the agent within {} s",
-                    within.as_secs()
-                ),
-                format!("the console ends with:\n{}", machine.console().tail(30)),
+                format!("the image does not boot: no answer from the agent {late}"),
+                ends(),
             ),
             other => other.into(),
         };
@@ -88,7 +85,8 @@ impl Guest {
             .secret()
             .ok_or_else(|| Failure::Ours("an uninvited machine has no agent".to_owned()))?;
         let secret = Secret::from_bytes(*secret.bytes());
-        let client = match Client::connect(stream, &secret, answer).await {
+        let clock = machine.clock().clone();
+        let client = match Client::connect_by(clock, stream, &secret, answer).await {
             Ok(client) => client,
             Err(source) => {
                 return Err(match machine.explained(MachineError::Agent(source)).await {
@@ -403,17 +401,19 @@ impl Guest {
         self.fetch_kernel_log().await?;
         self.ask("power off", self.0.client.power_off(self.0.patience))
             .await?;
-        match tokio::time::timeout(POWER_OFF, self.0.machine.died()).await {
+        let died = self.0.machine.died();
+        match self.0.machine.clock().timeout(POWER_OFF, died).await {
             Ok(death) if death.is_orderly() => {
                 self.0.powered_off.store(true, Ordering::Relaxed);
                 Ok(())
             }
             Ok(death) => Err(Failure::Died(death)),
-            Err(_) => Err(Failure::check(
+            Err(late) => Err(Failure::check(
                 "power",
                 format!(
-                    "not off {} s after it was told to power off",
-                    POWER_OFF.as_secs()
+                    "not off {} s after it was told to power off{}",
+                    POWER_OFF.as_secs(),
+                    waited(late.lost)
                 ),
                 self.0.machine.console().tail(30),
             )),
@@ -478,11 +478,14 @@ impl Guest {
             right.map(|byte| !byte)
         };
         let wrong = Secret::from_bytes(wrong);
-        Ok(match Client::connect(stream, &wrong, FIRST_ANSWER).await {
-            Err(AgentError::WrongSecret) => None,
-            Err(error) => Some(error.to_string()),
-            Ok(_) => Some("the agent serves a host that does not know the secret".to_owned()),
-        })
+        let clock = self.0.machine.clock().clone();
+        Ok(
+            match Client::connect_by(clock, stream, &wrong, FIRST_ANSWER).await {
+                Err(AgentError::WrongSecret) => None,
+                Err(error) => Some(error.to_string()),
+                Ok(_) => Some("the agent serves a host that does not know the secret".to_owned()),
+            },
+        )
     }
 }
 

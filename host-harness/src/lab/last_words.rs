@@ -169,16 +169,18 @@ async fn words(machine: &Arc<Machine>, pace: Pace) -> Words {
         culprit: None,
     };
     if words.died_before.is_none() {
-        match tokio::time::timeout(pace.stretch(AGENT), hello(machine, pace.stretch(AGENT))).await {
+        let asked = hello(machine, pace.stretch(AGENT));
+        match machine.clock().timeout(pace.stretch(AGENT), asked).await {
             Ok(Some((client, log, next))) => {
                 words.kernel_log = log;
-                words.ask(&client, next, end).await;
+                words.ask(machine, &client, next, end).await;
             }
             _ => words.deaf = machine.secret().is_some(),
         }
-        let registers = machine.registers();
+        let limit = pace.stretch(REGISTERS);
+        let registers = machine.clock().timeout(limit, machine.registers());
         let mut posture = None;
-        if let Ok(Ok(text)) = tokio::time::timeout(pace.stretch(REGISTERS), registers).await {
+        if let Ok(Ok(text)) = registers.await {
             posture = posture_of(&text);
             let lines = text.lines();
             let telling = lines.filter(|line| !DULL.iter().any(|dull| line.starts_with(dull)));
@@ -206,7 +208,7 @@ async fn hello(machine: &Machine, within: Duration) -> Option<(Client, Vec<KmsgR
 
 impl Words {
     /// Has the guest show what hangs. What does not come is missing; there is no time for more.
-    async fn ask(&mut self, client: &Client, next: u64, end: Deadline) {
+    async fn ask(&mut self, machine: &Machine, client: &Client, next: u64, end: Deadline) {
         // What is blocked in both looks at it is not just passing by.
         for key in *b"wlw" {
             client.sysrq(key, end).await.unwrap_or_default();
@@ -220,7 +222,10 @@ impl Words {
         }
         let stacks = ExecSpec::new(["/bin/sh", "-c", STACKS]);
         // The agent would take its time to end a program that is late.
-        let said = tokio::time::timeout(end.remaining(), client.exec(stacks, end)).await;
+        let said = machine
+            .clock()
+            .timeout(end.remaining(), client.exec(stacks, end))
+            .await;
         if let Ok(Ok(output)) = said {
             let text = output.stdout_text();
             self.sections
@@ -244,9 +249,8 @@ impl Words {
             console.settled(quiet, limit).await;
         };
         // A guest that says nothing even now has said nothing.
-        tokio::time::timeout(limit, struck)
-            .await
-            .unwrap_or_default();
+        let clock = machine.clock();
+        clock.timeout(limit, struck).await.unwrap_or_default();
         let lines: Vec<String> = console
             .since(before)
             .0

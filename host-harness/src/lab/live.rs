@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Guest;
+use super::evidence::excuse_by;
 use crate::agent::KmsgStream;
+use crate::clock::Clock;
 use crate::machine::Console;
 use crate::verdict::{Expectations, Finding, Kind, Record, Severity, judge};
 
@@ -57,10 +59,11 @@ impl Live {
     ) -> Live {
         // Without a stream there is still the console.
         let stream = guest.client().kmsg_follow(mark, longest).await.ok();
-        let console = guest.machine().console().clone();
+        let (console, clock) = (guest.machine().console(), guest.machine().clock());
+        let machine = (console.clone(), clock.clone());
         let (tell, fatal) = watch::channel(None);
         Live {
-            task: tokio::spawn(listen(stream, console, expected, listener, tell)),
+            task: tokio::spawn(listen(stream, machine, expected, listener, tell)),
             fatal,
         }
     }
@@ -87,7 +90,7 @@ impl Live {
 
 async fn listen(
     mut stream: Option<KmsgStream>,
-    console: Console,
+    (console, clock): (Console, Clock),
     expected: Expectations,
     listener: Listener,
     tell: watch::Sender<Option<String>>,
@@ -114,9 +117,11 @@ async fn listen(
         if !heard.is_due() {
             continue;
         }
-        for finding in judge(&heard.records, &expected) {
+        let mut findings = judge(&heard.records, &expected);
+        excuse_by(&mut findings, &console, &clock);
+        for finding in findings {
             let missing = finding.kind == Kind::Missing;
-            if finding.allowed.is_none() && !missing && !told.contains(&finding.title) {
+            if finding.counts() && !missing && !told.contains(&finding.title) {
                 listener(&finding);
                 if finding.severity == Severity::Fatal {
                     tell.send_replace(Some(finding.title.clone()));

@@ -29,6 +29,7 @@ use image_builder::{Manifest, SourceConfig};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;
+use crate::clock::{self, Clock};
 use crate::event::Part;
 use crate::machine::{Accelerator, Machine};
 use crate::perf::Fingerprint;
@@ -90,15 +91,34 @@ enum Instead {
 
 /// The machines of a check so far, for the one who watches over its story.
 #[derive(Clone, Default)]
-pub struct Machines(Arc<Mutex<Vec<Arc<Machine>>>>);
+pub struct Machines(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    machines: Vec<Arc<Machine>>,
+    /// Of those too that are no more.
+    clocks: Vec<Clock>,
+}
 
 impl Machines {
     /// All of them, in the order of their start.
     pub fn all(&self) -> Vec<Arc<Machine>> {
-        self.lock().clone()
+        self.lock().machines.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Machine>>> {
+    /// What any of them lost from `from` to now.
+    pub fn lost_since(&self, from: tokio::time::Instant) -> Duration {
+        let clocks = self.lock().clocks.clone();
+        clock::lost_by_any(&clocks, from)
+    }
+
+    fn add(&self, machine: Arc<Machine>) {
+        let mut known = self.lock();
+        known.clocks.push(machine.clock().clone());
+        known.machines.push(machine);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -229,12 +249,12 @@ impl Lab {
         self.machines.clone()
     }
 
-    /// Keeps what was collected when a deadline had passed, and says what hangs.
-    pub fn overran(&mut self, title: String, words: LastWords) -> Failure {
+    /// Keeps what was collected when a deadline had passed, and says what hangs; `waited` ends the title.
+    pub fn overran(&mut self, title: String, waited: &str, words: LastWords) -> Failure {
         let failure = Failure::Deadline {
             title: match words.culprit() {
-                Some(culprit) => format!("{title}: {culprit}"),
-                None => title,
+                Some(culprit) => format!("{title}: {culprit}{waited}"),
+                None => title + waited,
             },
             detail: words.summary(),
         };
@@ -312,7 +332,7 @@ impl Lab {
 
     /// The log folder of the next machine.
     fn logs(&self) -> PathBuf {
-        let number = self.gone + self.machines.lock().len() + 1;
+        let number = self.gone + self.machines.lock().machines.len() + 1;
         self.setup
             .layout
             .machine_logs()
@@ -399,7 +419,7 @@ impl Lab {
             ..
         } = self;
         drop((settled, live));
-        let machines = std::mem::take(&mut *machines.lock());
+        let machines = std::mem::take(&mut machines.lock().machines);
         let mut remains = Remains::new(&setup, check.expectations(), leaks, last_words);
         remains.exhibits = exhibits;
         remains.add_facts(facts);

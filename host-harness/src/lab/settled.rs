@@ -28,7 +28,7 @@ impl Lab {
             let told = troubles.map(|trouble| (HOST_TROUBLE.to_owned(), trouble));
             self.facts.extend(told);
             let machine = Arc::new(fork.machine);
-            self.machines.lock().push(machine.clone());
+            self.machines.add(machine.clone());
             let guest = Guest::new(machine, fork.agent, self.deadline());
             self.seen.push(guest.clone());
             if !matches!(self.instead, Instead::Own) {

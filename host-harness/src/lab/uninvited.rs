@@ -37,16 +37,12 @@ impl Uninvited {
         let raced = async {
             tokio::select! { end = seen => end, end = died => end }
         };
-        match tokio::time::timeout(within, raced).await {
+        match self.machine.clock().timeout(within, raced).await {
             Ok(ControlFlow::Continue(())) => Ok(()),
             Ok(ControlFlow::Break(death)) => Err(Failure::Died(death)),
-            Err(_) => Err(Failure::check(
+            Err(late) => Err(Failure::check(
                 "boot",
-                format!(
-                    "no `{}` on the console within {} s",
-                    text.trim(),
-                    within.as_secs()
-                ),
+                format!("no `{}` on the console {late}", text.trim()),
                 self.console_tail(30),
             )),
         }

@@ -13,6 +13,7 @@ use keeper::Kept;
 use serde::{Deserialize, Serialize};
 
 use super::{Accelerator, MachineError, Qemu};
+use crate::clock::{Clock, Passed};
 
 /// How long the trial kernel has for its banner. With working virtualisation it takes well under
 /// a second.
@@ -201,25 +202,35 @@ fn recall(file: &Path, now: &Memory) -> Option<Trial> {
 
 /// Starts `kernel` on a small KVM machine and waits for its banner, at most `within`.
 pub async fn trial(qemu: &Qemu, kernel: &Path, within: Duration) -> Trial {
-    match tokio::time::timeout(within, banner(qemu, kernel)).await {
+    match banner(qemu, kernel, within).await {
         Ok(Ok(true)) => Trial::Banner,
         Ok(Ok(false)) => Trial::Failed("QEMU ended before the trial kernel said a word".into()),
-        Ok(Err(error)) => Trial::Failed(error.to_string()),
-        Err(_) => Trial::Failed(format!(
-            "the trial kernel said nothing within {} s",
-            within.as_secs_f32()
-        )),
+        Ok(Err(late)) => Trial::Failed(format!("the trial kernel said nothing {late}")),
+        Err(error) => Trial::Failed(error.to_string()),
     }
 }
 
-async fn banner(qemu: &Qemu, kernel: &Path) -> std::io::Result<bool> {
+async fn banner(
+    qemu: &Qemu,
+    kernel: &Path,
+    within: Duration,
+) -> std::io::Result<Result<bool, Passed>> {
     let (read, write) = std::io::pipe()?;
-    let _child = Kept::new(&qemu.program)
+    let child = Kept::new(&qemu.program)
         .args(trial_arguments(kernel))
         .stdout(write)
         .spawn()
         .await?;
-    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(read.into())?;
+    let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(read.into())?;
+    let clock = Clock::of(vec![child.pid()], tokio::time::Instant::now());
+    clock
+        .timeout(within, speaks(pipe))
+        .await
+        .map_or_else(|late| Ok(Err(late)), |spoken| spoken.map(Ok))
+}
+
+/// Whether a Linux kernel says its banner before it ends.
+async fn speaks(mut pipe: tokio::net::unix::pipe::Receiver) -> std::io::Result<bool> {
     let mut said: Vec<u8> = Vec::new();
     let mut buffer = [0; 4096];
     loop {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Death, QmpError};
 use crate::agent::AgentError;
+use crate::clock::Passed;
 use crate::whose::Whose;
 
 /// An error of the machine room. Each is a sentence that says what, where, and what to do.
@@ -102,12 +103,12 @@ pub enum MachineError {
     #[error("cannot speak to the agent: {0}")]
     Agent(AgentError),
     /// Nothing answers on a vsock port of the guest.
-    #[error("no answer on vsock port {port} of the guest within {} s: {why}", within.as_secs_f32())]
+    #[error("no answer on vsock port {port} of the guest {late}: {why}")]
     NoAnswer {
         /// The port.
         port: u32,
         /// How long was tried.
-        within: Duration,
+        late: Passed,
         /// What the last attempt said.
         why: String,
     },
@@ -131,7 +132,7 @@ impl MachineError {
             MachineError::Died(death) => death.whose(),
             MachineError::Qmp(error) => error.whose(),
             MachineError::Agent(error) => error.whose(),
-            MachineError::NoAnswer { .. } => Whose::Guest,
+            MachineError::NoAnswer { late, .. } => late.whose(),
         }
     }
 

@@ -20,7 +20,8 @@ use super::vsock::Dialer;
 use super::{
     Age, Console, Death, MachineError, MachineEvent, MachineSpec, Qmp, QmpError, RunDir, Stream,
 };
-use crate::agent::Client;
+use crate::agent::{Client, Deadline};
+use crate::clock::{Clock, Passed, bound};
 
 /// How many events a slow subscriber may lag behind.
 const EVENTS: usize = 4096;
@@ -28,8 +29,9 @@ const EVENTS: usize = 4096;
 /// How long one attempt to connect to a port of the guest may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// How long the threads of a machine whose plug is pulled may take to come to a stop.
-const STOPPING: Duration = Duration::from_secs(2);
+/// How long the threads of a machine whose plug is pulled may take to come to a stop, by the wall: its own
+/// clock stands still then. Milliseconds; on a busy host what is under way ends when it gets its turn.
+const STOPPING: Duration = Duration::from_secs(60);
 
 /// A connection that broke is explained by the machine's end, if that comes within this time.
 const EXPLANATION: Duration = Duration::from_secs(3);
@@ -45,6 +47,7 @@ pub struct Machine {
     command_line: Vec<String>,
     secret: Option<Secret>,
     start: Instant,
+    clock: Clock,
     console: Console,
     qmp: Qmp,
     pub(super) link: Option<Link>,
@@ -149,11 +152,15 @@ impl Machine {
         let pid = qemu.pid();
         let qemu: Shared = Arc::new(Mutex::new(Some(qemu)));
         let (daemon, daemon_log) = daemon.unzip();
+        let daemon_pid = daemon.as_ref().map(keeper::Child::pid);
+        let clock = Clock::of([pid].into_iter().chain(daemon_pid).collect(), parts.start);
+        qmp.follow(clock.clone());
         let daemon: Shared = Arc::new(Mutex::new(daemon));
         let told = tokio::spawn(coroner.clone().follow(qmp_events));
         let mut tasks = vec![tokio::spawn(
             coroner.clone().wait_for_qemu(qemu.clone(), told),
         )];
+        tasks.push(tokio::spawn(clock.clone().watch()));
         if let (Some(gate), Some(log)) = (gate, daemon_log) {
             tasks.push(tokio::spawn(coroner.watch_daemon(
                 daemon.clone(),
@@ -166,6 +173,7 @@ impl Machine {
             command_line: parts.command_line,
             secret: parts.secret,
             start: parts.start,
+            clock,
             console,
             qmp,
             link,
@@ -215,6 +223,11 @@ impl Machine {
     /// Time since QEMU was started.
     pub fn age(&self) -> Age {
         self.start.elapsed()
+    }
+
+    /// By which waits for it are counted: it stands still while the host does not run the machine.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The secret its agent was given, if it was invited.
@@ -278,7 +291,7 @@ impl Machine {
             }
             _ => false,
         };
-        if follows && let Ok(death) = tokio::time::timeout(EXPLANATION, self.died()).await {
+        if follows && let Ok(death) = self.clock.timeout(EXPLANATION, self.died()).await {
             return MachineError::Died(death);
         }
         error
@@ -296,15 +309,14 @@ impl Machine {
     /// Those of [`Machine::wait_for_port`]; [`MachineError::Agent`] when the handshake fails or
     /// the machine was not invited.
     pub async fn agent(&self, within: Duration) -> Result<Client, MachineError> {
-        let deadline = Instant::now() + within;
+        let deadline = Deadline::within(within);
         let uninvited = || MachineError::Uninvited("the machine was not invited".into());
         let secret = self.secret.as_ref().ok_or_else(uninvited)?;
         let stream = self.wait_for_port(AGENT_PORT, within).await?;
-        let left = deadline.saturating_duration_since(Instant::now());
         tokio::select! {
             biased;
             death = self.died() => Err(MachineError::Died(death)),
-            client = Client::connect(stream, secret, left) => {
+            client = Client::connect_by(self.clock.clone(), stream, secret, deadline) => {
                 client.map_err(MachineError::Agent)
             }
         }
@@ -331,22 +343,25 @@ impl Machine {
     ) -> Result<Box<dyn Stream>, MachineError> {
         let Some(Link { dialer, .. }) = &self.link else {
             let why = "the machine has no vsock device".into();
-            return Err(MachineError::NoAnswer { port, within, why });
+            let lost = Duration::ZERO;
+            let late = Passed { within, lost };
+            return Err(MachineError::NoAnswer { port, late, why });
         };
         let attempts = async {
-            let begin = Instant::now();
+            let begin = tokio::time::Instant::now();
             loop {
-                match dialer.connect(port, ATTEMPT).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) if begin.elapsed() >= within => {
-                        return Err(MachineError::NoAnswer {
-                            port,
-                            within,
-                            why: error.to_string(),
-                        });
-                    }
-                    Err(_) => tokio::time::sleep(AGAIN).await,
+                // The clock ends it first.
+                let attempt = dialer.connect(port, bound(ATTEMPT) + ATTEMPT);
+                let why = match self.clock.timeout(ATTEMPT, attempt).await {
+                    Ok(Ok(stream)) => return Ok(stream),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "the guest does not answer".to_owned(),
+                };
+                if self.clock.left(begin, within).is_zero() {
+                    let late = self.clock.passed(begin, within);
+                    return Err(MachineError::NoAnswer { port, late, why });
                 }
+                tokio::time::sleep(AGAIN).await;
             }
         };
         tokio::select! {
@@ -452,7 +467,7 @@ impl Machine {
         let (qemu, daemon) = tokio::join!(end(take(&self.qemu)), end(take(&self.daemon)));
         qemu.and(daemon)?;
         // What is in the console's socket still reaches the log.
-        tokio::time::timeout(Duration::from_secs(1), self.console.ended())
+        tokio::time::timeout(Duration::from_secs(10), self.console.ended())
             .await
             .unwrap_or_default();
         Ok(())

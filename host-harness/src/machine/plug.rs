@@ -8,7 +8,7 @@ use serde_json::json;
 use super::arguments::{self, VsockWire, files, ids};
 use super::coroner::take;
 use super::{Death, Machine, MachineError, MachineEvent};
-use crate::whose::Whose;
+use crate::clock::waited;
 
 impl Machine {
     /// Takes the vsock device out, which the guest must let go of within `patience`, and ends its
@@ -38,11 +38,16 @@ impl Machine {
                 }
             }
         };
-        tokio::time::timeout(patience, gone)
+        let clock = self.clock().clone();
+        clock
+            .timeout(patience, gone)
             .await
-            .map_err(|_| MachineError::Slow {
-                what: "the guest's letting go of its vsock device".into(),
-                whose: Whose::Guest,
+            .map_err(|late| MachineError::Slow {
+                what: format!(
+                    "the guest's letting go of its vsock device{}",
+                    waited(late.lost)
+                ),
+                whose: late.whose(),
                 within: patience,
                 log: self.console().path().to_owned(),
             })??;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,8 +17,13 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-/// How long QEMU may take over a command, unless the caller says otherwise.
+use crate::clock::{Clock, waited};
+
+/// How long QEMU may take over a command, by its machine's clock, unless the caller says otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same while there is no machine yet: far above what a host under heavy load makes of it.
+const FIRST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The longest message taken from QEMU in bytes; `query-qmp-schema` is about 200 KB.
 const LONGEST: u64 = 16 << 20;
@@ -37,12 +42,17 @@ pub enum QmpError {
         description: String,
     },
     /// QEMU did not answer in time.
-    #[error("QEMU did not answer `{command}` within {} s", within.as_secs_f32())]
+    #[error(
+        "QEMU did not answer `{command}` within {} s{}",
+        within.as_secs_f32(), waited(*lost)
+    )]
     Slow {
         /// The command.
         command: String,
         /// How long was waited.
         within: Duration,
+        /// What the host kept the machine waiting meanwhile, which does not count.
+        lost: Duration,
     },
     /// QEMU ended, or closed the connection.
     #[error("QEMU has gone; `{command}` has no answer")]
@@ -99,6 +109,7 @@ struct Inner {
     write: tokio::sync::Mutex<OwnedWriteHalf>,
     waiting: Arc<Waiting>,
     next: AtomicU64,
+    clock: OnceLock<Clock>,
 }
 
 impl std::fmt::Debug for Qmp {
@@ -134,10 +145,17 @@ impl Qmp {
                 write: tokio::sync::Mutex::new(write),
                 waiting,
                 next: AtomicU64::new(1),
+                clock: OnceLock::new(),
             }),
         };
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok((qmp, receiver))
+    }
+
+    /// From now on waits by this clock.
+    pub(super) fn follow(&self, clock: Clock) {
+        // A monitor is one machine's, which has one clock.
+        self.inner.clock.set(clock).unwrap_or_default();
     }
 
     /// Runs a command and returns its answer, waiting at most ten seconds.
@@ -145,7 +163,11 @@ impl Qmp {
     /// # Errors
     /// [`QmpError::Refused`], [`QmpError::Slow`] or [`QmpError::Gone`].
     pub async fn execute(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        self.execute_within(command, arguments, PATIENCE).await
+        let patience = match self.inner.clock.get() {
+            Some(_) => PATIENCE,
+            None => FIRST_PATIENCE,
+        };
+        self.execute_within(command, arguments, patience).await
     }
 
     /// Like [`Qmp::execute`], with a time limit of the caller's.
@@ -179,19 +201,21 @@ impl Qmp {
                 .map_err(|_| gone())?;
             answer.await.map_err(|_| gone())
         };
-        match tokio::time::timeout(within, exchange).await {
+        let clock = self.inner.clock.get().cloned().unwrap_or_default();
+        match clock.timeout(within, exchange).await {
             Ok(answer) => answer?.map_err(|refusal| QmpError::Refused {
                 command: command.into(),
                 class: refusal.class,
                 description: refusal.desc,
             }),
-            Err(_) => {
+            Err(late) => {
                 if let Some(waiting) = lock(&self.inner.waiting).as_mut() {
                     waiting.remove(&id);
                 }
                 Err(QmpError::Slow {
                     command: command.into(),
                     within,
+                    lost: late.lost,
                 })
             }
         }

@@ -22,9 +22,9 @@ use super::{
 };
 use crate::whose::Whose;
 
-/// How long QEMU and the vsock daemon have to open their sockets. They take a fifth of a second;
-/// the rest is for a host under heavy load.
-pub(crate) const COMING_UP: Duration = Duration::from_secs(20);
+/// How long QEMU and the vsock daemon have to open their sockets. They take a fifth of a second. There is no
+/// machine yet by whose clock to wait, so this is far above what a host under heavy load makes of it.
+pub(crate) const COMING_UP: Duration = Duration::from_secs(120);
 
 /// OVMF's code and the template of its variables, by distribution (Debian, Fedora, Arch).
 const OVMF: &[(&str, &str)] = &[

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checks::{Check, SMOKE, Start};
+use crate::clock::{timeout_by, waited};
 use crate::dossier::{self, Broken, DossierError};
 use crate::event::{Attempt, CaseId, CaseResult, Part};
 use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
@@ -265,8 +266,9 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
             let begin = Instant::now();
             let fatal = lab.fatal();
             let mut story = (check.story)(lab);
+            let lost = |from| machines.lost_since(from);
             let told = tokio::select! {
-                told = tokio::time::timeout(deadline, &mut story) => told,
+                told = timeout_by(begin.into(), deadline, lost, &mut story) => told,
                 finding = fatal => Ok(Err(Failure::check(
                     "kernel",
                     format!("broken off, for the kernel is not to be trusted after this: {finding}"),
@@ -279,12 +281,16 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
                     lab.spent.story = begin.elapsed();
                     told
                 }
-                Err(_) => {
+                Err(late) if late.whose() == Whose::Host => {
+                    let title = overrun(check.start, late.within);
+                    return Err(Failure::Host(title + &waited(late.lost)));
+                }
+                Err(late) => {
                     // The story's requests are still under way: what hangs is seen hanging.
                     let words = LastWords::collect(&machines, pace).await;
                     drop(story);
-                    let title = overrun(check.start, deadline);
-                    return Err(lab.overran(title, words));
+                    let title = overrun(check.start, late.within);
+                    return Err(lab.overran(title, &waited(late.lost), words));
                 }
             }
         }
@@ -296,9 +302,9 @@ async fn tell(lab: &mut Lab, check: &'static Check) -> Result<(), Failure> {
     };
     match told {
         // A request had a deadline of its own.
-        Err(failure) if failure.is_overrun() => {
+        Err(failure) if failure.is_overrun() && failure.whose() == Whose::Guest => {
             let words = LastWords::collect(&machines, pace).await;
-            Err(lab.overran(failure.to_string(), words))
+            Err(lab.overran(failure.to_string(), "", words))
         }
         told => told,
     }

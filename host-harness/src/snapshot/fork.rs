@@ -154,15 +154,16 @@ impl Snapshot {
             None => Duration::ZERO,
         };
         let feeding = self.feed(OwnedFd::from(feed));
+        let clock = machine.clock();
         tokio::select! {
-            running = until_running(&mut events) => running?,
+            running = clock.timeout(patience, until_running(&mut events)) => match running {
+                Ok(running) => running?,
+                Err(late) => return Err(restored(&machine, format!("not done {late}"))),
+            },
             error = async { match feeding.await { Ok(()) => std::future::pending().await, Err(e) => e } } => {
                 return Err(restored(&machine, error.to_string()));
             }
             death = machine.died() => return Err(restored(&machine, death.to_string())),
-            () = tokio::time::sleep(patience) => {
-                return Err(restored(&machine, format!("not done within {} s", patience.as_secs())));
-            }
         }
         timing.running = begin.elapsed();
         if let Err(error) = machine.plug_vsock().await {

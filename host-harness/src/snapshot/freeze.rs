@@ -19,6 +19,10 @@ use crate::whose::{Tries, Whose};
 /// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
 const LETTING_GO: Duration = Duration::from_secs(20);
 
+/// The guest's memory is given back when it has not shrunk for this long, and is not waited for longer than
+/// that.
+const SHRINKING: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_secs(12));
+
 /// How long saving the device state may take; it has half a megabyte.
 const SAVING: Duration = Duration::from_secs(30);
 
@@ -235,7 +239,10 @@ async fn settle(machine: &Machine, patience: Duration, watch: &Watch) -> Result<
     let allocated = || std::fs::metadata(machine.run_dir().ram_file()).map_or(0, |m| m.blocks());
     let begin = Instant::now();
     let mut best = (allocated(), Instant::now());
-    while best.1.elapsed() < Duration::from_millis(2500) && begin.elapsed().as_secs() < 12 {
+    let clock = machine.clock();
+    let quiet = |since: Instant| clock.left(since.into(), SHRINKING.0).is_zero();
+    let late = || clock.left(begin.into(), SHRINKING.1).is_zero();
+    while !quiet(best.1) && !late() {
         tokio::time::sleep(Duration::from_millis(250)).await;
         let now = allocated();
         // A guest at rest still touches a page now and then.
@@ -265,6 +272,7 @@ async fn order(
         Ok(output) if output.timed_out() => Err(MachineError::Agent(AgentError::DeadlinePassed {
             doing: doing(),
             within: patience,
+            lost: Duration::ZERO,
         })),
         Ok(_) => Ok(()),
         Err(error) if error.fault_kind().is_some() => Ok(()),
@@ -299,9 +307,11 @@ async fn save_state(machine: &Machine, to: &Path) -> Result<(), SnapshotError> {
         tokio::io::copy(&mut stream, &mut file).await?;
         file.sync_all().await
     };
-    tokio::time::timeout(SAVING, receive)
+    let clock = machine.clock();
+    clock
+        .timeout(SAVING, receive)
         .await
-        .map_err(|_| state(format!("not done within {} s", SAVING.as_secs())))?
+        .map_err(|late| state(format!("not done {late}")))?
         .map_err(SnapshotError::io(format!("cannot write {}", to.display())))?;
     let begin = Instant::now();
     loop {
@@ -316,7 +326,9 @@ async fn save_state(machine: &Machine, to: &Path) -> Result<(), SnapshotError> {
                         .into(),
                 ));
             }
-            _ if begin.elapsed() > SAVING => return Err(state("it never completes".into())),
+            _ if clock.left(begin.into(), SAVING).is_zero() => {
+                return Err(state("it never completes".into()));
+            }
             _ => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

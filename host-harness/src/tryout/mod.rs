@@ -143,7 +143,7 @@ impl Tryout {
             smoke: ready.elapsed(),
             all: saved.elapsed(),
         };
-        let first = judged.findings().iter().find(|f| f.allowed.is_none());
+        let first = judged.findings().iter().find(|f| f.counts());
         let places = first.map(|finding| places::of(finding, &subject, self.source()));
         let outcome = judged.outcome.clone();
         self.say(Said::Smoke {
@@ -207,7 +207,7 @@ impl Tryout {
             }
             self.disturbed(judged).await;
         };
-        let first = judged.findings().iter().find(|f| f.allowed.is_none());
+        let first = judged.findings().iter().find(|f| f.counts());
         let places = first.map(|finding| places::of(finding, &subject, Path::new("")));
         Ok(Some((
             identity,

@@ -122,6 +122,7 @@ impl Expectations {
                     times: 1,
                     followed_by: Vec::new(),
                     allowed: None,
+                    excused: None,
                 });
             }
         }

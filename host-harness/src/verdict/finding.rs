@@ -98,6 +98,8 @@ pub struct Finding {
     pub followed_by: Vec<Follower>,
     /// The reason for which the check allows it, when it does.
     pub allowed: Option<String>,
+    /// Why it is the host's doing, when it is.
+    pub excused: Option<String>,
 }
 
 /// A finding that is a consequence of another.
@@ -113,6 +115,14 @@ pub struct Follower {
     pub severity: Severity,
     /// How often this title was seen after its cause.
     pub times: u32,
+}
+
+impl Finding {
+    /// Whether it counts against the guest: nobody declared it, and nothing of the host explains it.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.allowed.is_none() && self.excused.is_none()
+    }
 }
 
 impl Kind {

@@ -127,6 +127,7 @@ impl Found {
             times: 1,
             followed_by: Vec::new(),
             allowed: None,
+            excused: None,
         };
         self.add(finding, data.cascade, data.consequence);
     }
@@ -172,6 +173,7 @@ impl Found {
             times: 1,
             followed_by: Vec::new(),
             allowed: None,
+            excused: None,
         };
         self.add(finding, false, true);
     }

@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod record;
 pub mod taint;
 
+mod excuse;
 mod expect;
 mod finding;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod rule;
 mod timeline;
 mod title;
 
+pub use excuse::excuse;
 pub use expect::{Expectations, Expected, Matcher, Undeclared};
 pub use finding::{Finding, Follower, Kind, Severity};
 pub use judge::judge;

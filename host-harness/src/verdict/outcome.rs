@@ -134,15 +134,17 @@ impl Outcome {
 ///    explains a lost connection better than the check can;
 /// 2. that the host took a machine away: what else went wrong, the check's own failure among it, may be no
 ///    more than what followed from that, and is asked again;
-/// 3. the check's own failure, that it overran its deadline, or that the guest ended under it;
-/// 4. a lesser finding;
-/// 5. a guest that ended before the check's end mark, or was never reached though the check passed;
-/// 6. trouble of the host with the check itself;
-/// 7. something not given back;
-/// 8. the check's own skip or pass.
+/// 3. the check's own failure, or that it overran its deadline;
+/// 4. a finding that is the host's doing: what its kernel and the guest's end make of that says nothing;
+/// 5. that the guest ended under it;
+/// 6. a lesser finding;
+/// 7. a guest that ended before the check's end mark, or was never reached though the check passed;
+/// 8. trouble of the host with the check itself;
+/// 9. something not given back;
+/// 10. the check's own skip or pass.
 pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Outcome {
     let detail = |first: &str| detail(first, &own, end, findings, leaks);
-    let undeclared = || findings.iter().filter(|finding| finding.allowed.is_none());
+    let undeclared = || findings.iter().filter(|finding| finding.counts());
     if let Some(root) = undeclared().find(|finding| finding.severity >= Severity::Bug) {
         return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
     }
@@ -156,12 +158,22 @@ pub fn combine(own: Own, end: &End, findings: &[Finding], leaks: &[Leak]) -> Out
         Own::Overran(title, text) => {
             return Outcome::fail("deadline", title.clone(), detail(text));
         }
-        // A device that goes away under the kernel is a consequence.
-        Own::CutOff(how) => {
-            let title = format!("the guest ended without the check's end mark: {how}");
-            return Outcome::fail("ended", title, detail(""));
-        }
         _ => {}
+    }
+    let explained = |finding: &Finding| {
+        let why = finding
+            .excused
+            .as_ref()
+            .filter(|_| finding.allowed.is_none());
+        why.map(|why| format!("{}: {why}", finding.title))
+    };
+    if let Some(what) = findings.iter().find_map(explained) {
+        return Outcome::Infrastructure { what };
+    }
+    // A device that goes away under the kernel is a consequence.
+    if let Own::CutOff(how) = &own {
+        let title = format!("the guest ended without the check's end mark: {how}");
+        return Outcome::fail("ended", title, detail(""));
     }
     if let Some(root) = undeclared().next() {
         return Outcome::fail(root.kind.name(), root.title.clone(), detail(""));
@@ -247,6 +259,11 @@ impl Finding {
                 .map(|reason| format!("  declared by the check: {reason}")),
         );
         out.extend(
+            self.excused
+                .iter()
+                .map(|reason| format!("  the host's doing: {reason}")),
+        );
+        out.extend(
             self.followed_by
                 .iter()
                 .map(|late| format!("  followed by: {}", late.title)),
@@ -273,6 +290,7 @@ mod tests {
             times: 1,
             followed_by: Vec::new(),
             allowed: allowed.then(|| "known".into()),
+            excused: None,
         }
     }
 
@@ -363,6 +381,42 @@ mod tests {
         let outcome = combine(Own::Passed, &end, &oops, &[]);
         assert_eq!(said(&outcome).0, "oops");
         assert!(outcome.failure().2.contains("QEMU was killed"));
+    }
+
+    #[test]
+    fn what_is_the_hosts_doing_is_neither_pass_nor_fail() {
+        let mut lockup = finding(Severity::Fatal, false);
+        lockup.excused = Some("the host gave this machine no processor".into());
+        let lockup = [lockup];
+        let what = "a Fatal finding: the host gave this machine no processor";
+        for own in [
+            Own::Passed,
+            Own::CutOff("the guest's kernel panicked".into()),
+        ] {
+            let end = End::Undeclared("the guest's kernel panicked".into());
+            let outcome = combine(own, &end, &lockup, &[]);
+            assert_eq!(outcome, Outcome::Infrastructure { what: what.into() });
+        }
+        // What the check found, and what another finding says, stands for itself.
+        let own = Own::Failed("content differs".into(), String::new());
+        let outcome = combine(own, &End::Marked, &lockup, &[]);
+        assert_eq!(said(&outcome), ("check", "content differs"));
+        assert!(
+            outcome
+                .failure()
+                .2
+                .contains("the host's doing: the host gave")
+        );
+        let both = [lockup[0].clone(), finding(Severity::Bug, false)];
+        let outcome = combine(Own::Passed, &End::Marked, &both, &[]);
+        assert_eq!(said(&outcome), ("oops", "a Bug finding"));
+        // One the check declares is what it wants to see.
+        let mut declared = lockup;
+        declared[0].allowed = Some("known".into());
+        assert_eq!(
+            combine(Own::Passed, &End::Marked, &declared, &[]),
+            Outcome::Pass
+        );
     }
 
     #[test]

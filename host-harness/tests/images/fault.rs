@@ -160,7 +160,7 @@ impl Fault {
 
     fn limit(&self, seen: &CaseResult) -> f64 {
         let grace = super::dossier::pace(seen).stretch(GRACE);
-        (Duration::from_secs(self.deadline) + grace).as_secs_f64()
+        (Duration::from_secs(self.deadline) + grace).as_secs_f64() + waited(seen)
     }
 
     fn row(&self, seen: &CaseResult, after: &CaseResult, complaints: &[String]) -> Value {
@@ -189,6 +189,15 @@ fn judged_after(result: &CaseResult) -> f64 {
         .find(|(name, _)| name == "ready-seconds");
     let ready = ready.and_then(|(_, value)| value.parse().ok());
     result.took.as_secs_f64() - ready.unwrap_or(0.0)
+}
+
+/// Seconds for which the host kept the check's machines waiting: no deadline counts them.
+fn waited(result: &CaseResult) -> f64 {
+    let waits = result.properties.iter();
+    let waits = waits.filter(|(name, _)| name == "seconds-waited");
+    waits
+        .filter_map(|(_, value)| value.parse::<f64>().ok())
+        .sum()
 }
 
 /// The README's table says what the data say.

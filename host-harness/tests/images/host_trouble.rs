@@ -116,6 +116,7 @@ impl Trouble {
                 let now = run.join("clock");
                 std::fs::write(&now, "+0")?;
                 let environment = vec![
+                    ("PATH", with_compilers_left_alone(&run)?),
                     ("LD_PRELOAD", faketime()?),
                     ("FAKETIME_TIMESTAMP_FILE", now),
                     ("FAKETIME_NO_CACHE", "1".into()),
@@ -218,6 +219,27 @@ fn faketime() -> Result<PathBuf, Failed> {
     dirs.map(|dir| dir.join("faketime/libfaketime.so.1"))
         .find(|path| path.is_file())
         .ok_or_else(|| "no libfaketime: run `ci/setup test`".into())
+}
+
+/// A PATH on which the Rust compiler is started without the library, under which its allocator hangs.
+fn with_compilers_left_alone(folder: &Path) -> Result<PathBuf, Failed> {
+    let path = std::env::var_os("PATH").ok_or("no PATH")?;
+    for name in ["cargo", "rustc"] {
+        let mut dirs = std::env::split_paths(&path).map(|dir| dir.join(name));
+        let program = dirs
+            .find(|program| program.is_file())
+            .ok_or("no compiler")?;
+        let script = format!(
+            "#!/bin/sh\nunset LD_PRELOAD\nexec {} \"$@\"\n",
+            program.display()
+        );
+        let file = folder.join(name);
+        std::fs::write(&file, script)?;
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let mut dirs = vec![folder.to_owned()];
+    dirs.extend(std::env::split_paths(&path));
+    Ok(std::env::join_paths(dirs)?.into())
 }
 
 /// Holds all tickets of this host's machines.

@@ -1,6 +1,7 @@
 //! Client and agent against each other in one process, over a pipe in memory; and the client
 //! against guests that lie.
 
+mod clock;
 mod files;
 mod hostile;
 mod programs;
@@ -13,6 +14,7 @@ use guest_agent::connection::{self, Ending};
 use tokio::task::JoinHandle;
 
 use super::{Client, ExecSpec, Secret};
+use crate::clock::Clock;
 
 /// Time that any of these may take on a busy machine; those that test a deadline set their own.
 const AMPLE: Duration = Duration::from_secs(30);
@@ -24,11 +26,17 @@ struct Pair {
 }
 
 async fn pair() -> Pair {
+    pair_by(Clock::wall()).await
+}
+
+/// With deadlines by this clock.
+async fn pair_by(clock: Clock) -> Pair {
     let secret = Secret::generate().unwrap();
     let (host, guest) = tokio::io::duplex(64 * 1024);
     let agent = Arc::new(guest_agent::Agent::new(secret.clone()));
     let agent = tokio::spawn(connection::serve(guest, agent));
-    let client = Client::connect(host, &secret, AMPLE).await.unwrap();
+    let client = Client::connect_by(clock, host, &secret, AMPLE);
+    let client = client.await.unwrap();
     Pair { client, agent }
 }
 

@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::sync::Mutex;
 
 use super::{milliseconds, rate, ssh};
+use crate::clock::Clock;
 use crate::lab::{Failure, Guest};
 use crate::machine::Stream;
 
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const CHUNK: usize = 48 << 10;
 
 /// A connection to it.
-pub(super) struct QemuGa(Mutex<BufStream<Box<dyn Stream>>>);
+pub(super) struct QemuGa(Mutex<BufStream<Box<dyn Stream>>>, Clock);
 
 fn trouble(why: impl std::fmt::Display) -> Failure {
     Failure::check("qemu-ga", format!("QEMU's guest agent: {why}"), "")
@@ -40,7 +41,8 @@ impl QemuGa {
             ))
             .await?;
         let stream = guest.machine().wait_for_port(PORT, PATIENCE).await?;
-        let ga = QemuGa(Mutex::new(BufStream::new(stream)));
+        let clock = guest.machine().clock().clone();
+        let ga = QemuGa(Mutex::new(BufStream::new(stream)), clock);
         ga.execute("guest-sync", json!({"id": 4711})).await?;
         Ok(ga)
     }
@@ -54,9 +56,10 @@ impl QemuGa {
             stream.flush().await?;
             stream.read_line(&mut answer).await
         };
-        tokio::time::timeout(PATIENCE, talk)
+        self.1
+            .timeout(PATIENCE, talk)
             .await
-            .map_err(|_| trouble(format!("no answer to {command}")))?
+            .map_err(|late| trouble(format!("no answer to {command} {late}")))?
             .map_err(trouble)?;
         let mut answer: Value = serde_json::from_str(&answer).map_err(trouble)?;
         match answer.get("return") {
@@ -76,14 +79,14 @@ impl QemuGa {
     async fn run(&self, path: &str, args: &[&str]) -> Result<Value, Failure> {
         let arguments = json!({"path": path, "arg": args, "capture-output": true});
         let started = self.execute("guest-exec", arguments).await?;
-        let begin = Instant::now();
+        let begin = tokio::time::Instant::now();
         loop {
             let pid = json!({"pid": started["pid"]});
             let status = self.execute("guest-exec-status", pid).await?;
             if status["exited"] == true {
                 return Ok(status);
             }
-            if begin.elapsed() > PATIENCE {
+            if self.1.left(begin, PATIENCE).is_zero() {
                 return Err(trouble(format!("{path} never ends")));
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
