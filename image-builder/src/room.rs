@@ -78,6 +78,15 @@ pub fn free_mib(path: &Path) -> io::Result<u64> {
     Ok((stat.blocks_available() * stat.fragment_size()) >> 20)
 }
 
+/// The size of the file system that holds a path, in MiB.
+///
+/// # Errors
+/// When the system does not say.
+pub fn total_mib(path: &Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    Ok((stat.blocks() * stat.fragment_size()) >> 20)
+}
+
 /// The control groups of this process that limit memory, from its own to the topmost one that is
 /// visible, of either version.
 fn groups() -> Vec<Group> {

@@ -122,11 +122,12 @@ impl MachineError {
             | MachineError::NoQemu { .. }
             | MachineError::NoKvm { .. }
             | MachineError::NoVsock { .. }
+            // It has been waited for.
+            | MachineError::NoRoom { .. }
             | MachineError::Uninvited(_) => Whose::Ours,
             // A program that ends or does not answer while it starts has met no guest yet.
             MachineError::OddQemu { .. }
             | MachineError::EndedEarly { .. }
-            | MachineError::NoRoom { .. }
             | MachineError::Io { .. } => Whose::Host,
             MachineError::Slow { whose, .. } => *whose,
             MachineError::Died(death) => death.whose(),

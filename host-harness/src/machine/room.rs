@@ -6,6 +6,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use image_builder::room::{self, Memory};
 
@@ -24,6 +25,12 @@ const LOGS_MIB: u64 = 64;
 
 /// What a snapshot has beside its memory, in MiB: the overlay of a boot, the devices' state.
 const FROZEN_DISKS_MIB: u64 = 128;
+
+/// How long a place that is large enough may be short: others of a run come and go in seconds.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// How often it is looked again meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The places a machine writes to, and how each is made larger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +62,8 @@ pub(crate) struct Has {
     pub(crate) name: String,
     pub(crate) free: u64,
     pub(crate) claimed: u64,
+    /// What there would be if all of it were free.
+    pub(crate) total: u64,
 }
 
 /// All that a machine needs. Memory in a file is wanted whole: the guest may touch all of it, and finds out that
@@ -146,6 +155,7 @@ impl Place {
                 name: dir.display().to_string(),
                 free: room::free_mib(there).ok()?,
                 claimed: 0,
+                total: room::total_mib(there).ok()?,
             })
         };
         match self {
@@ -161,6 +171,7 @@ impl Place {
                 },
                 free: memory.available_mib,
                 claimed: 0,
+                total: memory.total_mib,
             }),
         }
     }
@@ -183,21 +194,38 @@ fn claimed(dir: &Path) -> u64 {
     claims.sum::<u64>() >> 20
 }
 
-/// Asks every place, and says all that are short in one error.
+/// What is short now, and whether it could ever be enough.
+fn short(needs: &[Need]) -> (Vec<String>, bool) {
+    let mut hope = true;
+    let mut lacks = Vec::new();
+    for need in needs {
+        let Some(has) = need.place.look() else {
+            continue;
+        };
+        if let Some(lack) = shortage(need, &has) {
+            hope &= has.total >= need.mib;
+            lacks.push(lack);
+        }
+    }
+    (lacks, hope)
+}
+
+/// Asks every place, waits a while for what others may give back, and says all that are short in one error.
 ///
 /// # Errors
 /// [`MachineError::NoRoom`].
-pub(crate) fn ask(name: &str, needs: &[Need]) -> Result<(), MachineError> {
-    let lacks: Vec<String> = needs
-        .iter()
-        .filter_map(|need| shortage(need, &need.place.look()?))
-        .collect();
-    match lacks.is_empty() {
-        true => Ok(()),
-        false => Err(MachineError::NoRoom {
-            name: name.to_owned(),
-            lacks,
-        }),
+pub(crate) async fn ask(name: &str, needs: &[Need]) -> Result<(), MachineError> {
+    let begin = Instant::now();
+    loop {
+        let (lacks, hope) = short(needs);
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        if !hope || begin.elapsed() >= WAIT {
+            let name = name.to_owned();
+            return Err(MachineError::NoRoom { name, lacks });
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -205,18 +233,18 @@ pub(crate) fn ask(name: &str, needs: &[Need]) -> Result<(), MachineError> {
 ///
 /// # Errors
 /// [`MachineError::NoRoom`].
-pub(crate) fn ask_for(spec: &MachineSpec, ram_file: bool) -> Result<(), MachineError> {
-    let needs = needs(spec, ram_file, &rundir::run_parent(), &rundir::ram_parent());
-    ask(&spec.name, &needs)
+pub(crate) async fn ask_for(spec: &MachineSpec, ram_file: bool) -> Result<(), MachineError> {
+    ask(&spec.name, &needs_here(spec, ram_file)).await
+}
+
+fn needs_here(spec: &MachineSpec, ram_file: bool) -> Vec<Need> {
+    needs(spec, ram_file, &rundir::run_parent(), &rundir::ram_parent())
 }
 
 /// What is short for a machine of the usual size, for `doctor`.
 pub(crate) fn lacks_for_one() -> Vec<String> {
     let spec = MachineSpec::new("one", "image", rundir::run_parent());
-    match ask_for(&spec, true) {
-        Err(MachineError::NoRoom { lacks, .. }) => lacks,
-        _ => Vec::new(),
-    }
+    short(&needs_here(&spec, true)).0
 }
 
 /// The folder with guests' memory.
@@ -235,11 +263,10 @@ pub struct RamFolder {
 /// What `$VEXFS_RAM_DIR`, or else `/dev/shm`, offers; `None` when it is not there.
 pub(crate) fn ram_folder() -> Option<RamFolder> {
     let path = rundir::ram_parent();
-    let stat = nix::sys::statvfs::statvfs(&path).ok()?;
     let kind = nix::sys::statfs::statfs(&path).ok()?.filesystem_type();
     Some(RamFolder {
         free_mib: room::free_mib(&path).ok()?,
-        total_mib: (stat.blocks() * stat.fragment_size()) >> 20,
+        total_mib: room::total_mib(&path).ok()?,
         memory: kind == nix::sys::statfs::TMPFS_MAGIC,
         path,
     })
@@ -258,6 +285,7 @@ mod tests {
             name: name.into(),
             free,
             claimed,
+            total: free,
         }
     }
 
@@ -312,11 +340,16 @@ mod tests {
         assert_eq!(claimed("/nowhere".as_ref()), 0);
     }
 
-    #[test]
-    fn a_place_that_has_nothing_is_found() {
+    #[tokio::test]
+    async fn a_place_that_has_nothing_is_found() {
         // proc(5) is a file system of no blocks.
         let needs = needs(&spec(), true, "/tmp".as_ref(), "/proc".as_ref());
-        let error = ask("x", &needs[..1]).expect_err("no room").to_string();
+        let begin = Instant::now();
+        let error = ask("x", &needs[..1])
+            .await
+            .expect_err("no room")
+            .to_string();
+        assert!(begin.elapsed() < WAIT, "what never comes is not waited for");
         assert!(
             error.starts_with("guest memory of machine `x` needs 1,024 MiB in /proc"),
             "{error}"

@@ -61,7 +61,7 @@ impl Launch {
     /// A first boot: a fresh directory, overlay and secret.
     pub(crate) async fn boot(spec: MachineSpec) -> Result<Launch, MachineError> {
         check(&spec)?;
-        room::ask_for(&spec, spec.freezable)?;
+        room::ask_for(&spec, spec.freezable).await?;
         let run = Arc::new(RunDir::create().await?);
         if let Some(image) = &spec.image {
             let what = format!("cannot make an overlay of {}", image.display());

@@ -123,7 +123,7 @@ impl Snapshot {
         let patience = COMING_TO_LIFE.max(Duration::from_secs_f64(self.manifest.took / 2.0));
         let mut timing = Timing::default();
         // Only a daemon's device needs memory that another process can see; else forks share the snapshot's.
-        room::ask_for(&spec, spec.vsock == Some(VsockBackend::User))?;
+        room::ask_for(&spec, spec.vsock == Some(VsockBackend::User)).await?;
         let run = Arc::new(RunDir::create().await?);
         self.disks(&run)
             .map_err(SnapshotError::io("cannot make the disks of a fork"))?;

@@ -132,7 +132,7 @@ async fn make(
         .await
         .map_err(SnapshotError::io("cannot wait for room on this host"))?;
     let frozen = room::needs_to_freeze(&spec, making.dir());
-    room::ask(&spec.name, &[frozen])?;
+    room::ask(&spec.name, &[frozen]).await?;
     let mut machine = Machine::boot(spec).await?;
     watch.tell(Stage::Boot, &machine);
     let unsettled = |error: MachineError, machine: &Machine| match error.whose() {
