@@ -25,7 +25,7 @@ const STARTER: &str = "__starter";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == STARTER) {
         return runtime().block_on(starter(Path::new(&args[2])));

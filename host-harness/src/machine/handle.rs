@@ -31,7 +31,8 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// How long the threads of a machine whose plug is pulled may take to come to a stop.
 const STOPPING: Duration = Duration::from_secs(2);
 
-/// How soon the next attempt follows. Looking whether there is anything to connect to is cheap.
+/// How soon the next attempt follows one that was refused. Before the guest has set up its vsock
+/// device none is: it waits.
 const AGAIN: Duration = Duration::from_millis(2);
 
 /// One QEMU process and everything attached to it. Dropping it kills it and removes its sockets,
@@ -126,19 +127,11 @@ impl Machine {
             }) => (Some(Link { wire, dialer }), daemon),
             None => (None, None),
         };
-        let gate = match &link {
-            Some(Link {
-                dialer: Dialer::User { gate, .. },
-                ..
-            }) => Some(gate.clone()),
-            _ => None,
-        };
         let coroner = Coroner {
             events: events.clone(),
             death,
             console: console.clone(),
             qmp: qmp.clone(),
-            gate: gate.clone(),
             last_shutdown: Arc::default(),
             resets: Arc::default(),
         };
@@ -151,12 +144,8 @@ impl Machine {
         let mut tasks = vec![tokio::spawn(
             coroner.clone().wait_for_qemu(qemu.clone(), told),
         )];
-        if let (Some(gate), Some(log)) = (gate, daemon_log) {
-            tasks.push(tokio::spawn(coroner.watch_daemon(
-                daemon.clone(),
-                gate,
-                log,
-            )));
+        if let Some(log) = daemon_log {
+            tasks.push(tokio::spawn(coroner.watch_daemon(daemon.clone(), log)));
         }
         Ok(Machine {
             spec: parts.spec,
@@ -311,7 +300,14 @@ impl Machine {
         let attempts = async {
             let begin = Instant::now();
             loop {
-                match dialer.connect(port, ATTEMPT).await {
+                // The last one ends in time; where there is no time to wait, one may take what it takes.
+                let left = within.saturating_sub(begin.elapsed());
+                let patience = if within.is_zero() {
+                    ATTEMPT
+                } else {
+                    ATTEMPT.min(left)
+                };
+                match dialer.connect(port, patience).await {
                     Ok(stream) => return Ok(stream),
                     Err(error) if begin.elapsed() >= within => {
                         return Err(MachineError::NoAnswer {

@@ -16,16 +16,13 @@ use super::{Snapshot, SnapshotError, admission};
 use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
-    Death, DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
+    DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
     VsockBackend, overlay,
 };
 
 /// How long a fork may take until its agent answers, at least; a third of a second on an idle host.
 /// Where the boot of what is forked took long (emulation inside emulation, sanitisers), half of that.
 const COMING_TO_LIFE: Duration = Duration::from_secs(30);
-
-/// How often a fork is tried whose vsock daemon fails before the fork is handed out.
-const ATTEMPTS: u32 = 3;
 
 /// Bytes of fresh randomness for each fork: without them, all would draw the same numbers.
 const ENTROPY: usize = 64;
@@ -104,22 +101,9 @@ impl Snapshot {
         let ticket = admission::enter(&spec)
             .await
             .map_err(SnapshotError::io("cannot wait for room on this host"))?;
-        let mut attempt = 1;
-        loop {
-            match self.fork_once(spec.clone()).await {
-                // The daemon is not ours, and nothing has been asked of the guest yet.
-                Err(SnapshotError::Machine(MachineError::Died(Death::VsockLost { .. })))
-                    if attempt < ATTEMPTS =>
-                {
-                    attempt += 1;
-                }
-                Err(error) => return Err(error),
-                Ok(mut fork) => {
-                    fork.machine.hold((ticket, self.lease.clone()));
-                    return Ok(fork);
-                }
-            }
-        }
+        let mut fork = self.fork_once(spec).await?;
+        fork.machine.hold((ticket, self.lease.clone()));
+        Ok(fork)
     }
 
     async fn fork_once(&self, spec: MachineSpec) -> Result<Fork, SnapshotError> {

@@ -24,7 +24,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const DEFAULT: &str = "minimal";
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for variant in variants() {
