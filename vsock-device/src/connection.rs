@@ -322,8 +322,9 @@ impl Connection {
         }
     }
 
-    /// The next packet for the guest, its payload written into `room`, if there is something to say.
-    pub(crate) fn say(&mut self, room: &mut Span<'_>) -> (Option<Say>, Fate) {
+    /// The next packet for the guest, its payload written into `room`, which must have room for
+    /// some, if there is something to say.
+    pub(crate) fn say(&mut self, room: &Span<'_>) -> (Option<Say>, Fate) {
         if self.phase == Phase::Waiting {
             self.phase = Phase::Asked;
             return (Some(Say::only(op::REQUEST)), Fate::Lives);
@@ -354,14 +355,14 @@ impl Connection {
     }
 
     /// Data of the program on the host, as much as the guest takes.
-    fn data(&mut self, room: &mut Span<'_>) -> Option<Say> {
+    fn data(&mut self, room: &Span<'_>) -> Option<Say> {
         while self.readable && self.host_sends && self.guest_receives {
             let allowed = self.credit.allowed() as usize;
             if allowed == 0 {
                 let again = std::mem::replace(&mut self.asking_for_credit, true);
                 return (!again).then(|| Say::only(op::CREDIT_REQUEST));
             }
-            let mut room = room.split(allowed);
+            let mut room = room.clone().first(allowed);
             match room.read_from(&mut &self.stream) {
                 Ok(0) => {
                     self.host_sends = false;

@@ -257,7 +257,7 @@ impl Exchange {
                 connection.ports = ports;
                 self.tokens.insert(ports, token);
             }
-            let (say, fate) = connection.say(&mut payload);
+            let (say, fate) = connection.say(&payload);
             let packet = say.map(|say| {
                 let (buf_alloc, fwd_cnt) = connection.credit.tell();
                 let header = Header {
