@@ -411,3 +411,6 @@ fn wanted(line: &[u8]) -> Option<u32> {
     let port = words.next()?.parse().ok()?;
     (connect && words.next().is_none()).then_some(port)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -74,10 +75,13 @@ pub(crate) fn serve(settings: &Settings) -> io::Result<std::convert::Infallible>
     let mut more = false;
     loop {
         daemon.open_or_close();
-        let patience = if more {
-            EpollTimeout::ZERO
-        } else {
-            EpollTimeout::NONE
+        let patience = match daemon.exchange.patience() {
+            _ if more => EpollTimeout::ZERO,
+            // A millisecond more, for epoll counts in whole ones.
+            Some(left) => {
+                EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+            }
+            None => EpollTimeout::NONE,
         };
         let count = match daemon.epoll.wait(&mut events, patience) {
             Ok(count) => count,
@@ -87,6 +91,7 @@ pub(crate) fn serve(settings: &Settings) -> io::Result<std::convert::Infallible>
         for event in &events[..count] {
             daemon.happened(event.data(), event.events());
         }
+        daemon.exchange.expire();
         more = daemon.pump();
     }
 }
@@ -166,14 +171,12 @@ impl Daemon {
             return;
         };
         let result = connected.requests.handle_request();
-        let mut setup = connected.frontend.setup();
-        let stopped = setup.has_stopped();
-        let works = setup.works();
-        drop(setup);
-        if stopped {
-            self.exchange.turn(false);
+        let setup = connected.frontend.setup();
+        match setup.works() {
+            true => self.exchange.resume(setup.goes_on()),
+            false => self.exchange.pause(),
         }
-        self.exchange.turn(works);
+        drop(setup);
         match result {
             Ok(()) => {}
             // The request is refused, and the next one can still be understood.
@@ -198,7 +201,7 @@ impl Daemon {
             // Before the descriptors close: epoll watches the open file, see `ring::Kick`.
             let _was_watched = self.epoll.delete(&connected.socket);
         }
-        self.exchange.turn(false);
+        self.exchange.guest_lost();
         if let Err(error) = watch(&self.epoll, &self.frontends, FRONTENDS) {
             eprintln!("no further frontend can come: {error}");
         }
@@ -224,7 +227,7 @@ impl Daemon {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Out of descriptors, perhaps: hardly for long, and no reason to spin.
-                Err(_) => return std::thread::sleep(std::time::Duration::from_millis(1)),
+                Err(_) => return std::thread::sleep(Duration::from_millis(1)),
             }
         }
     }

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -23,6 +24,11 @@ pub(crate) const CONNECTIONS: usize = 1024;
 
 /// How many resets may wait for the guest before nothing more is taken from it.
 const RESETS: usize = 1024;
+
+/// How long rings may have stopped before the guest is taken for lost. QEMU stops them alike for a
+/// reset and for a pause (`stop` and `cont`, a disk error): a harness that pauses a guest to look at
+/// it must not find its connections gone, and one whose guest reboots must not wait for it.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Host ports begin here: below are those of services (vsock(7), `VMADDR_PORT_ANY` aside).
 const FIRST_PORT: u32 = 1024;
@@ -43,6 +49,8 @@ pub(crate) struct Exchange {
     resets: VecDeque<Ports>,
     /// Whether there are rings.
     open: bool,
+    /// Since when there are none any more, while that may be a pause.
+    paused: Option<Instant>,
 }
 
 impl Exchange {
@@ -58,6 +66,7 @@ impl Exchange {
             line: VecDeque::new(),
             resets: VecDeque::new(),
             open: false,
+            paused: None,
         }
     }
 
@@ -75,27 +84,50 @@ impl Exchange {
         !self.resets.is_empty() || !self.line.is_empty()
     }
 
-    /// There are rings now, or there are none any more.
-    pub(crate) fn turn(&mut self, open: bool) {
-        if self.open == open {
+    /// The rings have stopped: the guest is paused or has been reset, which is not told. So nobody is
+    /// hung up on yet; see [`Exchange::expire`].
+    pub(crate) fn pause(&mut self) {
+        if self.open {
+            self.open = false;
+            self.paused = Some(Instant::now());
+        }
+    }
+
+    /// The rings work. Unless they go on where they were stopped the guest has started anew.
+    pub(crate) fn resume(&mut self, goes_on: bool) {
+        if self.open {
             return;
         }
-        self.open = open;
-        match open {
-            true => {
-                let tokens: Vec<u64> = self.connections.keys().copied().collect();
-                tokens
-                    .into_iter()
-                    .for_each(|token| self.settle(token, Fate::Lives));
-            }
-            false => self.guest_lost(),
+        if !goes_on {
+            self.guest_lost();
+        }
+        self.open = true;
+        self.paused = None;
+        let tokens: Vec<u64> = self.connections.keys().copied().collect();
+        for token in tokens {
+            self.settle(token, Fate::Lives);
+        }
+    }
+
+    /// How long it may still be a pause, if the rings have stopped.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.paused
+            .map(|since| PAUSE.saturating_sub(since.elapsed()))
+    }
+
+    /// Takes for lost a guest whose pause has been too long.
+    pub(crate) fn expire(&mut self) {
+        if self.patience() == Some(Duration::ZERO) {
+            self.guest_lost();
         }
     }
 
     /// The guest has lost its end of all connections, or will not know of it: then a reset at the
     /// next occasion tells it, which does no harm to one that has started anew. Ports it chose
     /// itself are left out: it may choose them again.
-    fn guest_lost(&mut self) {
+    pub(crate) fn guest_lost(&mut self) {
+        self.open = false;
+        self.paused = None;
         self.line.clear();
         self.resets.clear();
         let tokens: Vec<u64> = self.connections.keys().copied().collect();

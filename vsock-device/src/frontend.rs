@@ -42,8 +42,6 @@ pub(crate) struct Setup {
     pub(crate) rings: [Ring; RINGS],
     /// Where the frontend has what it calls guest memory: its address, size, and the guest's.
     mapped: Vec<(u64, u64, u64)>,
-    /// Whether the rings stopped since somebody asked last.
-    stopped: bool,
 }
 
 impl Setup {
@@ -52,9 +50,9 @@ impl Setup {
         self.rings.iter().all(|ring| ring.works(&self.memory))
     }
 
-    /// Whether the guest has lost its end of all connections since the last call.
-    pub(crate) fn has_stopped(&mut self) -> bool {
-        std::mem::take(&mut self.stopped)
+    /// Whether both rings go on where they were stopped.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.rings.iter().all(Ring::goes_on)
     }
 
     fn guest_address(&self, address: u64) -> Result<u64> {
@@ -74,7 +72,6 @@ impl Setup {
             ring.stop();
             ring.enabled = false;
         }
-        self.stopped = true;
     }
 }
 
@@ -93,7 +90,6 @@ impl Frontend {
             memory: Rc::default(),
             rings: std::array::from_fn(|_| Ring::new()),
             mapped: Vec::new(),
-            stopped: false,
         });
         Frontend {
             cid,
@@ -223,7 +219,6 @@ impl VhostUserBackendReqHandler for Frontend {
 
     fn get_vring_base(&self, index: u32) -> Result<VhostUserVringState> {
         let base = self.ring(index as usize, Ring::stop)?;
-        self.setup().stopped = true;
         Ok(VhostUserVringState::new(index, u32::from(base)))
     }
 
@@ -255,9 +250,7 @@ impl VhostUserBackendReqHandler for Frontend {
     }
 
     fn set_vring_enable(&self, index: u32, enable: bool) -> Result<()> {
-        self.ring(index as usize, |ring| ring.enabled = enable)?;
-        self.setup().stopped |= !enable;
-        Ok(())
+        self.ring(index as usize, |ring| ring.enabled = enable)
     }
 
     /// The configuration is the guest's CID (virtio 1.2, 5.10.4).

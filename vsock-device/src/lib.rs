@@ -16,7 +16,8 @@
 //!
 //! **A connection may be made at any moment.** Until the guest's driver has its rings set up it
 //! waits, and it waits on when the guest is reset before it has answered; established connections
-//! end then.
+//! end then. A pause is no reset: which is told from the rings when they start again, and after two
+//! seconds without any.
 //!
 //! | file | what is there |
 //! |---|---|

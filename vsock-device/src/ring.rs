@@ -20,6 +20,8 @@ pub(crate) struct Ring {
     call: Option<File>,
     /// Between SET_VRING_KICK and GET_VRING_BASE.
     started: bool,
+    /// Where it stood when it was stopped: in what the guest offered, and in what was used of it.
+    left_at: Option<(u16, u16)>,
     pub(crate) enabled: bool,
 }
 
@@ -30,6 +32,7 @@ impl Ring {
             kick: None,
             call: None,
             started: false,
+            left_at: None,
             enabled: false,
         }
     }
@@ -45,8 +48,14 @@ impl Ring {
         self.queue.set_ready(true);
     }
 
+    /// Whether it goes on where it was stopped: then the guest was paused. A new driver begins anew.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.left_at == Some((self.queue.next_avail(), self.queue.next_used()))
+    }
+
     /// Stops it, and says where it was.
     pub(crate) fn stop(&mut self) -> u16 {
+        self.left_at = Some((self.queue.next_avail(), self.queue.next_used()));
         self.started = false;
         self.queue.set_ready(false);
         self.kick = None;

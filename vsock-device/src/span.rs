@@ -57,6 +57,12 @@ impl<'m> Span<'m> {
         Some(Span { parts })
     }
 
+    #[cfg(test)]
+    pub(crate) fn over(memory: &'m mut [u8]) -> Span<'m> {
+        let parts = vec![VolatileSlice::from(memory)];
+        Span { parts }
+    }
+
     /// How many bytes it has.
     pub(crate) fn len(&self) -> usize {
         self.parts

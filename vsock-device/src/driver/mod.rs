@@ -2,8 +2,9 @@
 //! and benchmarks, thousands of times in the time one guest takes to boot.
 //!
 //! [`Guest`] is the machine: its memory, its rings, and QEMU's side of the vhost-user socket. What
-//! runs in it is [`Stack`]: programs that listen on a few ports.
+//! runs in it is [`Stack`]: programs that listen on a few ports. [`Machine`] is both in a thread.
 
+mod machine;
 mod queue;
 mod stack;
 
@@ -23,11 +24,15 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::packet::Header;
+pub use machine::{Machine, plug};
 pub use queue::{ENTRIES, Queue, SLOTS};
 pub use stack::{Port, Stack};
 
 /// The CID daemons under test are told.
 pub const CID: u64 = 3;
+
+/// Where QEMU has guest memory: of no interest but to itself.
+const AT: u64 = 0x7f00_0000_0000;
 
 /// Bytes of data in a packet to the guest: Linux offers pages.
 const ROOM: u32 = 4096;
@@ -95,25 +100,9 @@ impl Guest {
     /// # Errors
     /// See [`Guest::plug`].
     pub fn boot(&mut self) -> io::Result<()> {
-        let (file, size) = {
-            let region = self
-                .memory
-                .iter()
-                .next()
-                .ok_or_else(|| failed("no memory"))?;
-            let file = region.file_offset().ok_or_else(|| failed("no file"))?;
-            (file.file().as_raw_fd(), region.len())
-        };
-        // Where QEMU has guest memory is of no interest but to itself.
-        const AT: u64 = 0x7f00_0000_0000;
-        let region = VhostUserMemoryRegionInfo {
-            guest_phys_addr: 0,
-            memory_size: size,
-            userspace_addr: AT,
-            mmap_offset: 0,
-            mmap_handle: file,
-        };
-        self.frontend.set_mem_table(&[region]).map_err(failed)?;
+        self.frontend
+            .set_mem_table(&[self.region()?])
+            .map_err(failed)?;
         let mut rings = [
             Queue::new(self.memory.clone(), 0)?,
             Queue::new(self.memory.clone(), queue::SIZE)?,
@@ -121,6 +110,46 @@ impl Guest {
         for slot in rings[0].all_slots().into_iter().rev() {
             rings[0].offer_room(slot, ROOM);
         }
+        for ring in &rings {
+            listen_to(&self.bells, &ring.call)?;
+        }
+        self.rings = Some(rings);
+        self.resume([0; 2])
+    }
+
+    fn region(&self) -> io::Result<VhostUserMemoryRegionInfo> {
+        let region = self
+            .memory
+            .iter()
+            .next()
+            .ok_or_else(|| failed("no memory"))?;
+        let file = region.file_offset().ok_or_else(|| failed("no file"))?;
+        Ok(VhostUserMemoryRegionInfo {
+            guest_phys_addr: 0,
+            memory_size: region.len(),
+            userspace_addr: AT,
+            mmap_offset: 0,
+            mmap_handle: file.file().as_raw_fd(),
+        })
+    }
+
+    /// The machine is paused: its rings stop as they are. Returns where they were.
+    ///
+    /// # Errors
+    /// See [`Guest::plug`].
+    pub fn pause(&mut self) -> io::Result<[u16; 2]> {
+        let base = |index| self.frontend.get_vring_base(index).map_err(failed);
+        Ok([base(0)? as u16, base(1)? as u16])
+    }
+
+    /// The machine goes on: its rings start where they were.
+    ///
+    /// # Errors
+    /// See [`Guest::plug`].
+    pub fn resume(&mut self, bases: [u16; 2]) -> io::Result<()> {
+        let Some(rings) = &self.rings else {
+            return Ok(());
+        };
         for (index, ring) in rings.iter().enumerate() {
             let [desc_table_addr, avail_ring_addr, used_ring_addr] = ring.parts().map(|at| AT + at);
             let config = VringConfigData {
@@ -134,7 +163,7 @@ impl Guest {
             };
             let done = (|| {
                 self.frontend.set_vring_num(index, ENTRIES)?;
-                self.frontend.set_vring_base(index, 0)?;
+                self.frontend.set_vring_base(index, bases[index])?;
                 self.frontend.set_vring_addr(index, &config)?;
                 self.frontend.set_vring_kick(index, &ring.kick)?;
                 self.frontend.set_vring_call(index, &ring.call)
@@ -146,11 +175,7 @@ impl Guest {
                 .set_vring_enable(index, true)
                 .map_err(failed)?;
         }
-        for ring in &rings {
-            listen_to(&self.bells, &ring.call)?;
-        }
         rings[0].ring();
-        self.rings = Some(rings);
         Ok(())
     }
 

@@ -5,10 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
-use vsock_device::driver::Port;
+use vsock_device::driver::{Machine, Port};
 
 use crate::daemon::Daemon;
-use crate::machine::Machine;
 use crate::program::{answered, dial, echo, ended};
 
 /// After how many cycles the next daemon is started, as for a fork.
@@ -68,7 +67,7 @@ fn cycle(daemon: &Daemon, seed: u64, tally: &mut Tally) -> io::Result<()> {
     let mut dialled = Vec::new();
     // Before there is a device, and before there are rings.
     dial_some(daemon, &mut random, &mut dialled, tally)?;
-    let machine = Machine::plug(daemon)?;
+    let machine = Machine::plug(&daemon.settings.vhost)?;
     dial_some(daemon, &mut random, &mut dialled, tally)?;
     let during = dial_while(daemon, &mut random, tally, || machine.start())?;
     dialled.extend(during);
@@ -99,7 +98,7 @@ fn cycle(daemon: &Daemon, seed: u64, tally: &mut Tally) -> io::Result<()> {
     void(open, tally)?;
     let mut waiting = Vec::new();
     dial_some(daemon, &mut random, &mut waiting, tally)?;
-    let machine = Machine::plug(daemon)?;
+    let machine = Machine::plug(&daemon.settings.vhost)?;
     let during = dial_while(daemon, &mut random, tally, || machine.start())?;
     for stream in &dialled {
         hold_to_it(stream, &mut random, tally, true);

@@ -9,11 +9,10 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use vsock_device::driver::{CID, ENTRIES, Port, SLOTS};
+use vsock_device::driver::{CID, ENTRIES, Machine, Port, SLOTS, plug};
 use vsock_device::packet::{HOST_CID, Header, STREAM, op};
 
 use crate::daemon::Daemon;
-use crate::machine::{Machine, plug};
 use crate::program::{connect, echo};
 
 /// How many sequences are tried, of how many steps.
@@ -128,7 +127,7 @@ pub fn packets_and_chains() -> Result<(), Failed> {
 }
 
 fn abuse(daemon: &Daemon, steps: Vec<Step>) -> std::io::Result<()> {
-    let mut guest = plug(daemon)?;
+    let mut guest = plug(&daemon.settings.vhost)?;
     guest.boot()?;
     let mut programs: Vec<UnixStream> = Vec::new();
     for step in steps {
@@ -180,14 +179,14 @@ fn abuse(daemon: &Daemon, steps: Vec<Step>) -> std::io::Result<()> {
 
 /// What a well-behaved guest and program get.
 fn serves(daemon: &Daemon) -> std::io::Result<()> {
-    let _machine = Machine::boot(daemon)?;
+    let _machine = Machine::boot(&daemon.settings.vhost)?;
     let stream = connect(daemon, Port::Echo)?;
     echo(&stream, &[9; 10_000])
 }
 
 pub fn flood() -> Result<(), Failed> {
     let daemon = Daemon::start()?;
-    let mut guest = plug(&daemon)?;
+    let mut guest = plug(&daemon.settings.vhost)?;
     guest.boot()?;
     let before = daemon.memory()?;
     let stray = |port| Header {

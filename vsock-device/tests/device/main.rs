@@ -4,7 +4,6 @@
 mod cycles;
 mod daemon;
 mod hostile;
-mod machine;
 mod program;
 mod traffic;
 
@@ -31,6 +30,8 @@ const TESTS: &[(&str, Body)] = &[
         traffic::back_pressure,
     ),
     ("each_side_can_end_its_half", traffic::half_close),
+    ("a_pause_is_no_reset", traffic::paused),
+    ("a_pause_that_does_not_end_is_one", traffic::paused_for_long),
     (
         "the_guest_reaches_programs_on_the_host",
         traffic::from_guest,

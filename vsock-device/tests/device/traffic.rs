@@ -6,16 +6,15 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
-use vsock_device::driver::{CID, Port};
+use vsock_device::driver::{CID, Machine, Port, plug};
 use vsock_device::packet::{HOST_CID, Header, STREAM, op};
 
 use crate::daemon::Daemon;
-use crate::machine::{Machine, plug};
 use crate::program::{PATIENCE, answered, connect, dial, echo, ended};
 
 pub fn refused() -> Result<(), Failed> {
     let daemon = Daemon::start()?;
-    let _machine = Machine::boot(&daemon)?;
+    let _machine = Machine::boot(&daemon.settings.vhost)?;
     let stream = dial(&daemon, 4711)?;
     assert!(ended(&stream)?, "it answered");
     Ok(())
@@ -26,7 +25,7 @@ pub fn waits() -> Result<(), Failed> {
     let early = dial(&daemon, Port::Echo as u32)?;
     early.set_read_timeout(Some(Duration::from_millis(50)))?;
     assert!(answered(&early).is_err(), "there is no guest");
-    let machine = Machine::plug(&daemon)?;
+    let machine = Machine::plug(&daemon.settings.vhost)?;
     assert!(answered(&early).is_err(), "there is no driver");
     machine.start()?;
     early.set_read_timeout(Some(PATIENCE))?;
@@ -40,7 +39,7 @@ pub fn gives_up() -> Result<(), Failed> {
     for _ in 0..50 {
         drop(dial(&daemon, Port::Echo as u32)?);
     }
-    let machine = Machine::boot(&daemon)?;
+    let machine = Machine::boot(&daemon.settings.vhost)?;
     machine.deafen()?;
     // These have been asked for when they go.
     for _ in 0..50 {
@@ -72,7 +71,7 @@ fn known(machine: &Machine, wanted: usize, what: &str) -> Result<(), Failed> {
 pub fn too_many() -> Result<(), Failed> {
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 4096, 4096)?;
     let daemon = Daemon::start()?;
-    let machine = Machine::boot(&daemon)?;
+    let machine = Machine::boot(&daemon.settings.vhost)?;
     // 1024 are connected at a time. What is dialled beyond that stands in the socket's backlog.
     let open: Vec<_> = (0..1024)
         .map(|_| connect(&daemon, Port::Echo))
@@ -95,7 +94,7 @@ pub fn too_many() -> Result<(), Failed> {
 
 pub fn back_pressure() -> Result<(), Failed> {
     let daemon = Daemon::start()?;
-    let _machine = Machine::boot(&daemon)?;
+    let _machine = Machine::boot(&daemon.settings.vhost)?;
     // The guest wants to send 64 MiB that nobody reads, and gets 64 MiB that it does not read.
     let mut greedy = connect(&daemon, Port::Source)?;
     greedy.write_all(&(64u64 << 20).to_le_bytes())?;
@@ -128,7 +127,7 @@ pub fn back_pressure() -> Result<(), Failed> {
 
 pub fn half_close() -> Result<(), Failed> {
     let daemon = Daemon::start()?;
-    let machine = Machine::boot(&daemon)?;
+    let machine = Machine::boot(&daemon.settings.vhost)?;
     for size in [0, 1, 300_000] {
         let mut stream = connect(&daemon, Port::Echo)?;
         let sent = vec![3; size];
@@ -160,7 +159,7 @@ pub fn half_close() -> Result<(), Failed> {
 pub fn from_guest() -> Result<(), Failed> {
     let daemon = Daemon::start()?;
     let listener = UnixListener::bind(daemon.port(6000))?;
-    let mut guest = plug(&daemon)?;
+    let mut guest = plug(&daemon.settings.vhost)?;
     guest.boot()?;
     let packet = |port, op, fwd_cnt| Header {
         src_cid: CID,
@@ -224,11 +223,49 @@ pub fn from_guest() -> Result<(), Failed> {
 pub fn next_frontend() -> Result<(), Failed> {
     let daemon = Daemon::start()?;
     for _ in 0..20 {
-        let machine = Machine::boot(&daemon)?;
+        let machine = Machine::boot(&daemon.settings.vhost)?;
         let stream = connect(&daemon, Port::Echo)?;
         echo(&stream, b"hello")?;
         drop(machine);
         assert!(ended(&stream)?, "its guest has gone");
     }
+    Ok(())
+}
+
+pub fn paused() -> Result<(), Failed> {
+    let daemon = Daemon::start()?;
+    let machine = Machine::boot(&daemon.settings.vhost)?;
+    let stream = connect(&daemon, Port::Echo)?;
+    for _ in 0..20 {
+        echo(&stream, b"before")?;
+        machine.order(|guest, _| {
+            let bases = guest.pause()?;
+            std::thread::sleep(Duration::from_millis(20));
+            guest.resume(bases)
+        })?;
+        echo(&stream, b"after")?;
+        echo(&connect(&daemon, Port::Echo)?, b"another")?;
+    }
+    Ok(())
+}
+
+pub fn paused_for_long() -> Result<(), Failed> {
+    let daemon = Daemon::start()?;
+    let machine = Machine::boot(&daemon.settings.vhost)?;
+    let stream = connect(&daemon, Port::Echo)?;
+    echo(&stream, b"before")?;
+    machine.order(move |guest, _| {
+        let bases = guest.pause()?;
+        let begin = Instant::now();
+        assert!(ended(&stream)?, "it is not hung up on");
+        assert!(
+            begin.elapsed() > Duration::from_secs(1),
+            "{:?}",
+            begin.elapsed()
+        );
+        guest.resume(bases)
+    })?;
+    known(&machine, 0, "the guest knows that it is over")?;
+    echo(&connect(&daemon, Port::Echo)?, b"after")?;
     Ok(())
 }

@@ -1,17 +1,22 @@
 //! A machine in a thread of its own, as a guest runs beside its host.
 
 use std::io;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
-use vsock_device::driver::{Guest, Stack};
 
-use crate::daemon::Daemon;
+use super::{Guest, Stack};
+
+/// How long QEMU would wait for the daemon.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Order = Box<dyn FnOnce(&mut Guest, &mut Stack) -> io::Result<()> + Send>;
 
+/// A [`Guest`] with a [`Stack`] that runs by itself. Dropped = its device is unplugged.
+#[derive(Debug)]
 pub struct Machine {
     orders: Option<SyncSender<(Order, SyncSender<io::Result<()>>)>>,
     waker: EventFd,
@@ -19,9 +24,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Plugs the device in.
-    pub fn plug(daemon: &Daemon) -> io::Result<Machine> {
-        let guest = plug(daemon)?;
+    /// Plugs the device in, by the daemon's socket for frontends.
+    ///
+    /// # Errors
+    /// See [`Guest::plug`].
+    pub fn plug(vhost: &Path) -> io::Result<Machine> {
+        let guest = plug(vhost)?;
         let waker = guest.waker()?;
         let (orders, received) = sync_channel(1);
         let thread = std::thread::spawn(move || run(guest, &received));
@@ -33,16 +41,27 @@ impl Machine {
     }
 
     /// A machine that is up.
-    pub fn boot(daemon: &Daemon) -> io::Result<Machine> {
-        let machine = Machine::plug(daemon)?;
+    ///
+    /// # Errors
+    /// See [`Guest::plug`].
+    pub fn boot(vhost: &Path) -> io::Result<Machine> {
+        let machine = Machine::plug(vhost)?;
         machine.start()?;
         Ok(machine)
     }
 
+    /// Its driver is loaded.
+    ///
+    /// # Errors
+    /// See [`Guest::plug`].
     pub fn start(&self) -> io::Result<()> {
         self.order(|guest, _| guest.boot())
     }
 
+    /// It is reset: programs and driver are gone.
+    ///
+    /// # Errors
+    /// See [`Guest::plug`].
     pub fn reset(&self) -> io::Result<()> {
         self.order(|guest, stack| {
             *stack = Stack::default();
@@ -50,6 +69,10 @@ impl Machine {
         })
     }
 
+    /// Has [`super::Port::Deaf`] be deaf until the next reset.
+    ///
+    /// # Errors
+    /// When it has ended.
     pub fn deafen(&self) -> io::Result<()> {
         self.order(|_, stack| {
             stack.deaf = true;
@@ -58,6 +81,9 @@ impl Machine {
     }
 
     /// Has something done between two packets.
+    ///
+    /// # Errors
+    /// Those of `order`, and when nothing comes of it in time.
     pub fn order(
         &self,
         order: impl FnOnce(&mut Guest, &mut Stack) -> io::Result<()> + Send + 'static,
@@ -67,7 +93,7 @@ impl Machine {
         let orders = self.orders.as_ref().ok_or_else(gone)?;
         orders.send((Box::new(order), done)).map_err(|_| gone())?;
         self.waker.write(1)?;
-        match told.recv_timeout(Duration::from_secs(20)) {
+        match told.recv_timeout(PATIENCE) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
                 Err(io::Error::other("the daemon does not answer QEMU"))
@@ -92,12 +118,17 @@ impl Drop for Machine {
 }
 
 /// Connects to the daemon's socket, which may take a moment to listen once it is there.
-pub fn plug(daemon: &Daemon) -> io::Result<Guest> {
-    let mut tries = 0;
+///
+/// # Errors
+/// See [`Guest::plug`].
+pub fn plug(vhost: &Path) -> io::Result<Guest> {
+    let begin = Instant::now();
     loop {
-        match Guest::plug(&daemon.settings.vhost) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && tries < 1000 => {
-                tries += 1;
+        match Guest::plug(vhost) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && begin.elapsed() < PATIENCE =>
+            {
                 std::thread::sleep(Duration::from_micros(100));
             }
             other => return other,
