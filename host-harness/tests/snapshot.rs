@@ -245,10 +245,11 @@ async fn connections() -> Result<(), Failed> {
         if number % REPLUGGED == 0
             && host_harness::machine::vsock::probe(None)?.chosen == VsockBackend::User
         {
+            unplug(machine).await?;
             // The first two find no device, the third one comes with it.
-            let later = [0, 50, 400].map(|late| each(Duration::from_millis(late)));
-            let (plugged, later) =
-                tokio::join!(replug(machine), futures_util::future::join_all(later));
+            let later = [0, 50, 300].map(|late| each(Duration::from_millis(late)));
+            let later = futures_util::future::join_all(later);
+            let (plugged, later) = tokio::join!(plug(machine), later);
             plugged.map_err(|error| {
                 format!("fork {number}: {}", error.message().unwrap_or_default())
             })?;
@@ -280,8 +281,8 @@ async fn connections() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Takes the vsock device out, and puts it in again as a new frontend of the same daemon.
-async fn replug(machine: &Machine) -> Result<(), Failed> {
+/// Takes the vsock device out.
+async fn unplug(machine: &Machine) -> Result<(), Failed> {
     let mut events = machine.events();
     let qmp = machine.qmp();
     qmp.execute("device_del", json!({"id": ids::VSOCK})).await?;
@@ -295,7 +296,13 @@ async fn replug(machine: &Machine) -> Result<(), Failed> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await??;
+    tokio::time::timeout(PATIENCE, gone).await?
+}
+
+/// Puts it in again after a moment, with a new frontend of the same daemon.
+async fn plug(machine: &Machine) -> Result<(), Failed> {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let qmp = machine.qmp();
     qmp.execute("chardev-remove", json!({"id": ids::VSOCK_CHARDEV}))
         .await?;
     let path = machine.run_dir().path().join(files::VHOST);

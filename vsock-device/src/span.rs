@@ -120,11 +120,12 @@ impl<'m> Span<'m> {
 
     /// Appends all of it to `to`.
     pub(crate) fn append(&self, to: &mut std::collections::VecDeque<u8>) {
+        let mut bytes = vec![0; self.len()];
+        let mut done = 0;
         for part in &self.parts {
-            let mut bytes = vec![0; part.len()];
-            part.copy_to(&mut bytes[..]);
-            to.extend(bytes);
+            done += part.copy_to(&mut bytes[done..]);
         }
+        to.extend(bytes);
     }
 
     /// Fills it from `stream` as far as one look at the stream goes. 0 is the stream's end, or that

@@ -6,6 +6,9 @@ use super::{CID, Guest};
 use crate::credit::Credit;
 use crate::packet::{HOST_CID, Header, PAYLOAD, STREAM, op, shutdown};
 
+/// What [`Port::Source`] sends.
+static BLOCK: [u8; PAYLOAD] = [0x5a; PAYLOAD];
+
 /// Where somebody listens in the guest. All other ports refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -165,10 +168,20 @@ impl Stream {
     /// Sends what it has, as far as credit and ring allow.
     fn speak(&mut self, ports: (u32, u32), guest: &mut Guest) -> bool {
         let mut busy = false;
-        if let (Port::Source, Some(left @ 1..)) = (self.port, &mut self.left) {
-            let more = (*left).min((4 * PAYLOAD).saturating_sub(self.out.len()) as u64);
-            self.out.resize(self.out.len() + more as usize, 0x5a);
-            *left -= more;
+        while let (Port::Source, Some(left @ 1..)) = (self.port, self.left)
+            && guest.can_send()
+        {
+            let most = left.min(PAYLOAD as u64) as u32;
+            let count = most.min(self.credit.allowed());
+            if count == 0 {
+                break;
+            }
+            self.left = Some(left - u64::from(count));
+            self.credit.send(count);
+            let mut header = packet(ports, &mut self.credit, op::RW);
+            header.len = count;
+            guest.send(&header, &BLOCK[..count as usize]);
+            busy = true;
         }
         while !self.out.is_empty() && guest.can_send() {
             let count = self
