@@ -5,7 +5,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     bench("agent", async |setup| {
         perf::agent::measure(setup, rounds()).await
     });

@@ -5,7 +5,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     bench("edit_loop", async |setup| {
         perf::edits::measure(setup, rounds()).await
     });

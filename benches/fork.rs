@@ -6,7 +6,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     bench("fork", async |setup| {
         perf::fork::measure(setup, rounds()).await
     });

@@ -103,7 +103,7 @@ pub async fn minimal() -> Setup {
 
 /// Hands the samples to criterion: a group for each name, a line in it for each subject. What was
 /// measured fewer than ten times is in the table alone.
-fn show(metrics: &[Metric]) {
+pub fn show(metrics: &[Metric]) {
     for name in names(metrics) {
         let group: Vec<&Metric> = metrics
             .iter()

@@ -92,7 +92,7 @@ const WALK: &str = "\
     begin=$(date +%s%N); find tree -size +1 -printf 'x\\n'; echo $(( $(date +%s%N) - begin ))";
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     tokio::runtime::Runtime::new()
         .expect("a runtime")
         .block_on(async {

@@ -45,7 +45,6 @@ const TOOLS: &[Tool] = &[
     Tool { program: "gcc", ask: &["--version"], from: Debian("gcc"), purpose: "links Rust programs" },
     Tool { program: "git", ask: &["--version"], from: Debian("git"), purpose: "names the source's commit" },
     Tool { program: "cargo", ask: &["--version"], from: Rustup, purpose: "builds our programs" },
-    Tool { program: "vhost-device-vsock", ask: &["--version"], from: Cargo, purpose: "vsock without kernel support" },
     Tool { program: "cargo-nextest", ask: &["--version"], from: Cargo, purpose: "runs the tests" },
 ];
 
@@ -66,12 +65,7 @@ pub struct Found {
 pub async fn tools() -> Vec<Found> {
     let mut found = Vec::new();
     for tool in TOOLS {
-        let program = match tool.program {
-            // Found where set-up puts it, also when that is not in PATH.
-            "vhost-device-vsock" => crate::machine::vsock::daemon().ok(),
-            _ => crate::machine::find_program(Path::new(tool.program)),
-        };
-        let version = match program {
+        let version = match crate::machine::find_program(Path::new(tool.program)) {
             Some(path) => Some(ask(&path, tool.ask).await),
             None => None,
         };

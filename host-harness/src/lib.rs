@@ -10,7 +10,7 @@
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`event::CaseResult`] (what came of it). Building images is left to
-//! `image-builder`, and the life of processes to `keeper`.
+//! `image-builder`, the life of processes to `keeper`, and vsock without kernel support to `vsock-device`.
 
 pub mod agent;
 pub mod checks;
@@ -32,3 +32,10 @@ pub mod stored;
 pub mod tryout;
 pub mod verdict;
 pub mod whose;
+
+/// Must be the first thing a `main` does in any program that boots machines: a process that was
+/// started as a keeper or as a vsock device does that work and never returns, any other goes on.
+pub fn hook() {
+    keeper::hook();
+    vsock_device::hook();
+}

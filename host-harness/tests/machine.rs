@@ -10,7 +10,7 @@ use agent_protocol::Secret;
 use host_harness::machine::accel::{self, Trial as KvmTrial};
 use host_harness::machine::{
     Death, DiskFormat, ExtraDisk, Firmware, Machine, MachineError, MachineEvent, MachineSpec, Qemu,
-    overlay, vsock,
+    overlay,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
@@ -25,7 +25,7 @@ const STARTER: &str = "__starter";
 const COMPLAINER: &str = "__complainer";
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == STARTER) {
         return runtime().block_on(starter(Path::new(&args[2])));
@@ -339,17 +339,14 @@ async fn daemon_lost() -> Result<(), Failed> {
     let machine = Machine::boot(idle(dir.path())?).await?;
     let daemon = traces(machine.id());
     assert!(
-        daemon
-            .iter()
-            .any(|line| line.contains("vhost-device-vsock")),
+        daemon.iter().any(|line| line.contains(vsock_device::MARK)),
         "{daemon:?}"
     );
     for process in std::fs::read_dir("/proc")?.flatten() {
         let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
-        let name = line.split('\0').next().unwrap_or_default();
-        let ours = name.ends_with("vhost-device-vsock") && line.contains(machine.id());
-        if ours && !line.contains("__vexfs-keeper") {
+        let mark = line.split('\0').nth(1).unwrap_or_default();
+        if mark == vsock_device::MARK && line.contains(machine.id()) {
             let pid = process.file_name().to_string_lossy().parse()?;
             nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(pid),
@@ -503,7 +500,6 @@ async fn starter(dir: &Path) {
 }
 
 async fn killed(moment: Moment) -> Result<(), Failed> {
-    vsock::daemon()?;
     // Several rounds: a start has many moments.
     let rounds = if moment == Moment::Starting { 12 } else { 1 };
     for round in 0..rounds {

@@ -12,10 +12,12 @@ use host_harness::checks::counts::Scale;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
-use host_harness::machine::Death;
+use host_harness::machine::arguments::{VsockWire, files, ids, vsock_device};
+use host_harness::machine::{Death, Machine, MachineEvent, VsockBackend};
 use host_harness::snapshot::{Fork, Snapshot};
 use image_builder::{Image, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
 
 /// Argument that makes this program a harness for a test to kill.
 const STARTER: &str = "__starter";
@@ -24,7 +26,7 @@ const STARTER: &str = "__starter";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == STARTER) {
         return runtime().block_on(starter(Path::new(&args[2])));
@@ -45,6 +47,9 @@ fn main() {
             Box::pin(killed())
         }),
         trial("many_forks_leak_nothing", || Box::pin(soak())),
+        trial("nightly_no_connection_of_many_forks_is_lost", || {
+            Box::pin(connections())
+        }),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -192,7 +197,7 @@ async fn unplugged() -> Result<(), Failed> {
         tokio::time::sleep(Duration::from_millis(300)).await;
         machine
             .qmp()
-            .execute("device_del", serde_json::json!({"id": "vsock0"}))
+            .execute("device_del", json!({"id": ids::VSOCK}))
             .await
     };
     let (answer, removed) = tokio::join!(sh(&agent, "sleep 60"), remove);
@@ -232,6 +237,100 @@ async fn stopped() -> Result<(), Failed> {
         took < within + lost + Duration::from_secs(2),
         "{took:?}, {lost:?}"
     );
+    Ok(())
+}
+
+/// Forks of [`connections`], and each how many of them has its device unplugged and plugged again.
+const FORKS: u32 = 300;
+const REPLUGGED: u32 = 5;
+
+/// Whoever connects is answered, whenever that was: while the fork comes up, several at once, with
+/// the device gone, and while it comes back.
+async fn connections() -> Result<(), Failed> {
+    let snapshot = snapshot().await?;
+    let logs = tempfile::tempdir()?;
+    let (mut made, begin) = (0, Instant::now());
+    for number in 0..FORKS {
+        // Its own connection was made before the guest had a device.
+        let fork = snapshot.fork("connections", logs.path()).await?;
+        let machine = &fork.machine;
+        let each = async |late: Duration| {
+            tokio::time::sleep(late).await;
+            let agent = machine.agent(PATIENCE).await?;
+            sh(&agent, "echo $((6 * 7))").await
+        };
+        let moments = [0, 1, 3, 7].map(|late| each(Duration::from_millis(late)));
+        let answers = futures_util::future::join_all(moments).await;
+        if number % REPLUGGED == 0
+            && host_harness::machine::vsock::probe(None)?.chosen == VsockBackend::User
+        {
+            unplug(machine).await?;
+            // The first two find no device, the third one comes with it.
+            let later = [0, 50, 300].map(|late| each(Duration::from_millis(late)));
+            let later = futures_util::future::join_all(later);
+            let (plugged, later) = tokio::join!(plug(machine), later);
+            plugged.map_err(|error| {
+                format!("fork {number}: {}", error.message().unwrap_or_default())
+            })?;
+            for answer in later {
+                let answer = answer.map_err(|error| {
+                    format!(
+                        "fork {number}, replugged: {}",
+                        error.message().unwrap_or_default()
+                    )
+                })?;
+                assert_eq!(answer, "42");
+                made += 1;
+            }
+        }
+        for answer in answers {
+            let answer = answer.map_err(|error| {
+                format!("fork {number}: {}", error.message().unwrap_or_default())
+            })?;
+            assert_eq!(answer, "42");
+            made += 1;
+        }
+        made += 1;
+        assert_eq!(machine.death(), None);
+    }
+    println!(
+        "{made} connections to {FORKS} forks in {:?}, none lost",
+        begin.elapsed()
+    );
+    Ok(())
+}
+
+/// Takes the vsock device out.
+async fn unplug(machine: &Machine) -> Result<(), Failed> {
+    let mut events = machine.events();
+    let qmp = machine.qmp();
+    qmp.execute("device_del", json!({"id": ids::VSOCK})).await?;
+    let gone = async {
+        loop {
+            if let MachineEvent::Other { name, data } = events.recv().await?
+                && name == "DEVICE_DELETED"
+                && data["device"] == ids::VSOCK
+            {
+                return Ok::<_, Failed>(());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await?
+}
+
+/// Puts it in again after a moment, with a new frontend of the same daemon.
+async fn plug(machine: &Machine) -> Result<(), Failed> {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let qmp = machine.qmp();
+    qmp.execute("chardev-remove", json!({"id": ids::VSOCK_CHARDEV}))
+        .await?;
+    let path = machine.run_dir().path().join(files::VHOST);
+    let address = json!({"type": "unix", "data": {"path": path}});
+    let socket = json!({"type": "socket", "data": {"addr": address, "server": false}});
+    let wire = json!({"id": ids::VSOCK_CHARDEV, "backend": socket});
+    qmp.execute("chardev-add", wire).await?;
+    qmp.execute("device_add", vsock_device(&VsockWire::User))
+        .await?;
     Ok(())
 }
 

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keeper::{Child, Kept};
+use vsock_device::Settings;
 
 use super::arguments::{VsockWire, files};
-use super::gate::Gate;
 use super::start::{COMING_UP, create, ended_early, unlink};
 use super::vsock::{self, Dialer};
 use super::{MachineError, VsockBackend};
@@ -44,10 +43,6 @@ pub(crate) async fn attach(
             })
         }
         VsockBackend::User => {
-            let program = vsock::daemon().map_err(|why| MachineError::NoVsock {
-                kernel: "it was not asked for".into(),
-                user: why,
-            })?;
             let (vhost, socket) = (dir.join(files::VHOST), dir.join(files::VSOCK));
             for path in [&vhost, &socket] {
                 unlink(path)?;
@@ -56,21 +51,23 @@ pub(crate) async fn attach(
             let again = out
                 .try_clone()
                 .map_err(MachineError::io(format!("cannot use {}", log.display())))?;
-            let mut daemon = Kept::new(&program)
-                .args(vsock::daemon_arguments(&vhost, &socket))
+            let settings = Settings {
+                cid: vsock::USER_CID.into(),
+                vhost: vhost.clone(),
+                socket: socket.clone(),
+            };
+            let mut daemon = Kept::new("/proc/self/exe")
+                .args(settings.arguments())
                 .stdout(out)
                 .stderr(again)
                 .spawn()
                 .await
-                .map_err(MachineError::io(format!(
-                    "cannot start {}",
-                    program.display()
-                )))?;
+                .map_err(MachineError::io("cannot start the vsock device"))?;
             let deadline = Instant::now() + COMING_UP;
             while !listening(&vhost) {
                 if Instant::now() >= deadline {
                     return Err(MachineError::Slow {
-                        what: "opening of the vsock daemon's socket".into(),
+                        what: "opening of the vsock device's socket".into(),
                         whose: Whose::Host,
                         within: COMING_UP,
                         log: log.to_owned(),
@@ -80,15 +77,12 @@ pub(crate) async fn attach(
                     .await
                     .is_ok()
                 {
-                    return Err(ended_early("the vsock daemon", &mut daemon, log).await);
+                    return Err(ended_early("the vsock device", &mut daemon, log).await);
                 }
             }
             Ok(Attached {
                 wire: VsockWire::User,
-                dialer: Dialer::User {
-                    socket,
-                    gate: Arc::new(Gate::new(daemon.pid())),
-                },
+                dialer: Dialer::User { socket },
                 daemon: Some((daemon, log.to_owned())),
                 device: None,
             })

@@ -13,16 +13,12 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::arguments::ids;
-use super::gate::Gate;
 use super::start::tail;
 use super::{Console, Death, MachineEvent, Qmp, QmpEvent};
 
 /// How long a panicked guest goes on: until its console has been quiet this long, and at the most.
 /// A trace of all CPUs under emulation takes about half a second.
 const LAST_WORDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// How often it is looked whether the vsock daemon still works.
-const DAEMON_LOOK: Duration = Duration::from_millis(250);
 
 /// A child whose end a task waits for while its owner may kill it at any time.
 pub(super) type Shared = Arc<Mutex<Option<Child>>>;
@@ -52,7 +48,6 @@ pub(super) struct Coroner {
     pub(super) death: watch::Sender<Option<Death>>,
     pub(super) console: Console,
     pub(super) qmp: Qmp,
-    pub(super) gate: Option<Arc<Gate>>,
     pub(super) last_shutdown: Arc<Mutex<Option<String>>>,
     /// How often the guest has reset the machine.
     pub(super) resets: Arc<AtomicU32>,
@@ -107,12 +102,7 @@ impl Coroner {
                     if guest {
                         self.resets.fetch_add(1, Ordering::Relaxed);
                     }
-                    self.void_connections();
                     self.tell(MachineEvent::Reset { guest, reason });
-                }
-                "DEVICE_DELETED" if data["device"] == ids::VSOCK => {
-                    self.void_connections();
-                    self.tell(MachineEvent::Other { name, data });
                 }
                 "BLOCK_IO_ERROR" => self.disk_error(&data),
                 _ => self.tell(MachineEvent::Other { name, data }),
@@ -136,32 +126,15 @@ impl Coroner {
         });
     }
 
-    fn void_connections(&self) {
-        if let Some(gate) = &self.gate {
-            gate.reset();
+    /// Waits for the end of the vsock device: it ends when somebody kills it.
+    pub(super) async fn watch_daemon(self, daemon: Shared, log: PathBuf) {
+        // Taken away by whoever ends the machine.
+        if ended(daemon).await.is_none() {
+            return;
         }
-    }
-
-    /// Waits for the end of the vsock daemon or of the one thread of it that matters.
-    pub(super) async fn watch_daemon(self, daemon: Shared, gate: Arc<Gate>, log: PathBuf) {
-        // Twice in a row: when its QEMU hangs up, the daemon replaces its threads.
-        let worker_gone = async {
-            let mut broken = 0;
-            while broken < 2 {
-                tokio::time::sleep(DAEMON_LOOK).await;
-                broken = if gate.broken() { broken + 1 } else { 0 };
-            }
-        };
-        let tail = tokio::select! {
-            ended = ended(daemon) => match ended {
-                Some(_) => tail(&log),
-                // Taken away by whoever ends the machine.
-                None => return,
-            },
-            () = worker_gone => "none (the thread that serves the guest has ended)".into(),
-        };
-        // A daemon that follows its QEMU is not worth a word.
+        // When QEMU goes at the same moment, that is the cause.
         tokio::time::sleep(Duration::from_millis(500)).await;
+        let tail = tail(&log);
         self.pronounce(Death::VsockLost { tail });
     }
 

@@ -50,13 +50,11 @@ pub enum MachineError {
         /// Why not.
         why: String,
     },
-    /// No vsock backend can be used.
-    #[error("no way to speak vsock to a guest: {kernel}, and {user}")]
+    /// The requested vsock backend cannot be used.
+    #[error("vsock backend kernel was asked for, but {why}; use `--vsock user`")]
     NoVsock {
-        /// Why not through the kernel.
-        kernel: String,
-        /// Why not through the daemon, with the remedy.
-        user: String,
+        /// Why not.
+        why: String,
     },
     /// QEMU or its daemon ended before the machine was up.
     #[error("{program} ended before the machine was up ({status}); its last words:\n{tail}\nwhole log: {}", log.display())]

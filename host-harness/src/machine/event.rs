@@ -62,10 +62,9 @@ pub enum Death {
         /// QEMU's words.
         reason: String,
     },
-    /// The vsock daemon, or the thread in it that does the work, ended; the guest can no longer be
-    /// reached.
+    /// The vsock device ended; the guest can no longer be reached.
     VsockLost {
-        /// Its last words, from its log, or what is known otherwise.
+        /// Its last words, from its log.
         tail: String,
     },
 }
@@ -123,7 +122,7 @@ impl std::fmt::Display for Death {
             Death::VsockLost { tail } => {
                 write!(
                     f,
-                    "the vsock daemon of the machine ended; its last words: {tail}"
+                    "the vsock device of the machine ended; its last words: {tail}"
                 )
             }
         }

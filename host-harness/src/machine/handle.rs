@@ -36,7 +36,8 @@ const STOPPING: Duration = Duration::from_secs(60);
 /// A connection that broke is explained by the machine's end, if that comes within this time.
 const EXPLANATION: Duration = Duration::from_secs(3);
 
-/// How soon the next attempt follows. Looking whether there is anything to connect to is cheap.
+/// How soon the next attempt follows one that was refused. Before the guest has set up its vsock
+/// device none is: it waits.
 const AGAIN: Duration = Duration::from_millis(2);
 
 /// One QEMU process and everything attached to it. Dropping it kills it and removes its sockets,
@@ -132,19 +133,11 @@ impl Machine {
             }) => (Some(Link { wire, dialer }), daemon),
             None => (None, None),
         };
-        let gate = match &link {
-            Some(Link {
-                dialer: Dialer::User { gate, .. },
-                ..
-            }) => Some(gate.clone()),
-            _ => None,
-        };
         let coroner = Coroner {
             events: events.clone(),
             death,
             console: console.clone(),
             qmp: qmp.clone(),
-            gate: gate.clone(),
             last_shutdown: Arc::default(),
             resets: Arc::default(),
         };
@@ -161,12 +154,8 @@ impl Machine {
             coroner.clone().wait_for_qemu(qemu.clone(), told),
         )];
         tasks.push(tokio::spawn(clock.clone().watch()));
-        if let (Some(gate), Some(log)) = (gate, daemon_log) {
-            tasks.push(tokio::spawn(coroner.watch_daemon(
-                daemon.clone(),
-                gate,
-                log,
-            )));
+        if let Some(log) = daemon_log {
+            tasks.push(tokio::spawn(coroner.watch_daemon(daemon.clone(), log)));
         }
         Ok(Machine {
             spec: parts.spec,
@@ -350,9 +339,16 @@ impl Machine {
         let attempts = async {
             let begin = tokio::time::Instant::now();
             loop {
-                // The clock ends it first.
+                // The clock ends it first. The last one ends in time; where there is no time to wait, one may
+                // take what it takes.
+                let left = self.clock.left(begin, within);
+                let patience = if within.is_zero() {
+                    ATTEMPT
+                } else {
+                    ATTEMPT.min(left)
+                };
                 let attempt = dialer.connect(port, bound(ATTEMPT) + ATTEMPT);
-                let why = match self.clock.timeout(ATTEMPT, attempt).await {
+                let why = match self.clock.timeout(patience, attempt).await {
                     Ok(Ok(stream)) => return Ok(stream),
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "the guest does not answer".to_owned(),

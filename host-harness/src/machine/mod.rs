@@ -17,7 +17,6 @@ mod console;
 mod coroner;
 mod error;
 mod event;
-mod gate;
 mod handle;
 pub mod overlay;
 mod plug;

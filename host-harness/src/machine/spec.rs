@@ -29,7 +29,7 @@ impl std::fmt::Display for Accelerator {
 pub enum VsockBackend {
     /// The host kernel's vhost-vsock; the host side is AF_VSOCK (vsock(7)).
     Kernel,
-    /// The `vhost-device-vsock` daemon over vhost-user; the host side is a Unix socket.
+    /// The vsock device of our own (`vsock-device`) over vhost-user; the host side is a Unix socket.
     User,
 }
 

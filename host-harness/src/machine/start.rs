@@ -18,7 +18,7 @@ use super::attach::attach;
 use super::handle::Parts;
 use super::{
     DiskContent, Firmware, Machine, MachineError, MachineSpec, Qemu, Qmp, QmpEvent, RunDir,
-    VsockBackend, overlay, room, vsock,
+    VsockBackend, overlay, room,
 };
 use crate::whose::Whose;
 
@@ -278,11 +278,6 @@ fn check(spec: &MachineSpec) -> Result<(), MachineError> {
             "{} CPUs and {} MiB make no machine: at least one CPU and 16 MiB",
             spec.cpus, spec.memory_mib
         ));
-    }
-    if spec.vsock == Some(VsockBackend::User)
-        && let Err(why) = vsock::daemon()
-    {
-        missing.push(why);
     }
     if spec.firmware == Firmware::Uefi && ovmf().is_none() {
         missing.push("UEFI firmware is not installed: `apt-get install ovmf`".into());

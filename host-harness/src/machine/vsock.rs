@@ -5,27 +5,19 @@
 //! over open: the kernel refuses a CID twice, across all processes, and frees it with the last
 //! descriptor.
 //!
-//! `user`: one `vhost-device-vsock` daemon per machine, which needs no kernel support. Our side is
-//! a Unix socket where one writes `CONNECT PORT` first.
+//! `user`: one `vsock-device` daemon per machine, which needs no kernel support. Our side is a Unix
+//! socket where one writes `CONNECT PORT` first.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::gate::Gate;
 use super::{MachineError, VsockBackend};
-
-/// The daemon of the user backend.
-const DAEMON: &str = "vhost-device-vsock";
-
-/// How to get it.
-const REMEDY: &str = "run `ci/setup`, or `cargo install --locked vhost-device-vsock@0.3.0`";
 
 /// The CID the guest has with the user backend. Each daemon serves one machine: no conflicts.
 pub(crate) const USER_CID: u32 = 3;
@@ -43,43 +35,27 @@ pub struct Vsock {
     pub why: String,
 }
 
-/// Chooses: the kernel's when it works, else the daemon. `request` insists on one.
+/// Chooses: the kernel's when it works, else the device of our own. `request` insists on one.
 ///
 /// # Errors
-/// [`MachineError::NoVsock`] with the reasons against both (or against the one asked for).
+/// [`MachineError::NoVsock`] when the kernel's was asked for and does not work.
 pub fn decide(
     request: Option<VsockBackend>,
     kernel: Result<(), String>,
-    daemon: Result<PathBuf, String>,
 ) -> Result<Vsock, MachineError> {
-    let asked = |backend| request.is_none_or(|wanted| wanted == backend);
-    let not_asked = || "the other one was asked for".to_owned();
-    let no_kernel = match kernel {
-        Ok(()) if asked(VsockBackend::Kernel) => {
-            let why = "/dev/vhost-vsock works".into();
-            return Ok(Vsock {
-                chosen: VsockBackend::Kernel,
-                why,
-            });
-        }
-        Ok(()) => not_asked(),
-        Err(why) => why,
+    let ours = |why: &str| Vsock {
+        chosen: VsockBackend::User,
+        why: format!("{why}; using the vsock device of our own"),
     };
-    let user = match daemon {
-        Ok(path) if asked(VsockBackend::User) => {
-            let why = format!("{no_kernel}; using {}", path.display());
-            return Ok(Vsock {
-                chosen: VsockBackend::User,
-                why,
-            });
-        }
-        Ok(_) => not_asked(),
-        Err(why) => why,
-    };
-    Err(MachineError::NoVsock {
-        kernel: no_kernel,
-        user,
-    })
+    match (request, kernel) {
+        (Some(VsockBackend::User), _) => Ok(ours("it was asked for")),
+        (_, Ok(())) => Ok(Vsock {
+            chosen: VsockBackend::Kernel,
+            why: "/dev/vhost-vsock works".into(),
+        }),
+        (None, Err(why)) => Ok(ours(&why)),
+        (Some(VsockBackend::Kernel), Err(why)) => Err(MachineError::NoVsock { why }),
+    }
 }
 
 /// Looks at the host and chooses.
@@ -87,7 +63,7 @@ pub fn decide(
 /// # Errors
 /// See [`decide`].
 pub fn probe(request: Option<VsockBackend>) -> Result<Vsock, MachineError> {
-    decide(request, probe_kernel(), daemon())
+    decide(request, probe_kernel())
 }
 
 /// Whether the kernel's backend works: the device opens, takes a CID, and AF_VSOCK exists.
@@ -101,37 +77,6 @@ fn probe_kernel() -> Result<(), String> {
     )
     .map(drop)
     .map_err(|error| format!("the kernel has no AF_VSOCK ({error})"))
-}
-
-/// Where the daemon is.
-///
-/// # Errors
-/// A sentence with the remedy when it is in none of the places.
-pub fn daemon() -> Result<PathBuf, String> {
-    let places = places(
-        std::env::var_os("VEXFS_TOOLS").map(PathBuf::from),
-        &std::env::current_dir().unwrap_or_default(),
-        image_builder::cargo_home(),
-    );
-    places
-        .into_iter()
-        .map(|place| place.join(DAEMON))
-        .find(|path| path.is_file())
-        .or_else(|| super::find_program(Path::new(DAEMON)))
-        .ok_or_else(|| format!("`{DAEMON}` is not installed: {REMEDY}"))
-}
-
-/// Directories to look in before `PATH`, in order.
-fn places(tools: Option<PathBuf>, here: &Path, cargo: Option<PathBuf>) -> Vec<PathBuf> {
-    let workspace = here
-        .ancestors()
-        .find(|dir| dir.join("Cargo.lock").is_file());
-    tools
-        .map(|dir| dir.join("bin"))
-        .into_iter()
-        .chain(workspace.map(|root| root.join("out/tools/bin")))
-        .chain(cargo.map(|dir| dir.join("bin")))
-        .collect()
 }
 
 mod ioctl {
@@ -188,10 +133,8 @@ pub(crate) enum Dialer {
     },
     /// Through the daemon's socket.
     User {
-        /// The daemon's `--uds-path`.
+        /// Where it listens for us.
         socket: PathBuf,
-        /// Says when it may be used.
-        gate: Arc<Gate>,
     },
 }
 
@@ -199,9 +142,8 @@ impl Dialer {
     /// Connects to a port of the guest once, waiting at most `within` for the guest's answer.
     ///
     /// # Errors
-    /// `NotConnected` when the guest has not set up its vsock device, `ConnectionRefused` or
-    /// `ConnectionReset` when nobody listens on the port, `TimedOut` when the guest does not answer
-    /// at all.
+    /// `ConnectionRefused` or `ConnectionReset` when nobody listens on the port, `TimedOut` when the
+    /// guest does not answer at all, or has not set up its vsock device.
     pub async fn connect(&self, port: u32, within: Duration) -> io::Result<Box<dyn Stream>> {
         let attempt = async {
             match self {
@@ -210,12 +152,8 @@ impl Dialer {
                     let stream = tokio_vsock::VsockStream::connect(address).await?;
                     Ok(Box::new(stream) as Box<dyn Stream>)
                 }
-                Dialer::User { gate, .. } if !gate.open() => Err(io::Error::new(
-                    io::ErrorKind::NotConnected,
-                    "the guest has not set up its vsock device",
-                )),
-                Dialer::User { socket, gate } => {
-                    let mut stream = gate.guard(UnixStream::connect(socket).await?);
+                Dialer::User { socket } => {
+                    let mut stream = UnixStream::connect(socket).await?;
                     greet(&mut stream, port).await?;
                     Ok(Box::new(stream) as Box<dyn Stream>)
                 }
@@ -270,15 +208,6 @@ fn odd(answer: &[u8]) -> io::Error {
     )
 }
 
-/// The daemon's arguments.
-pub(crate) fn daemon_arguments(vhost: &Path, vsock: &Path) -> Vec<String> {
-    vec![
-        format!("--guest-cid={USER_CID}"),
-        format!("--socket={}", vhost.display()),
-        format!("--uds-path={}", vsock.display()),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -286,25 +215,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_chosen_when_it_works_and_the_daemon_otherwise() {
+    fn the_kernel_is_chosen_when_it_works_and_ours_otherwise() {
         let no = || Err("/dev/vhost-vsock does not work (No such file or directory)".to_owned());
-        let here = || Ok(PathBuf::from("/bin/vhost-device-vsock"));
-        let nowhere = || Err("`vhost-device-vsock` is not installed: run `ci/setup`".to_owned());
         let (kernel, user) = (Some(VsockBackend::Kernel), Some(VsockBackend::User));
-        let chosen =
-            |request, kernel, daemon| decide(request, kernel, daemon).map(|v| v.chosen).ok();
-        assert_eq!(chosen(None, Ok(()), here()), kernel);
-        assert_eq!(chosen(None, Ok(()), nowhere()), kernel);
-        assert_eq!(chosen(None, no(), here()), user);
-        assert_eq!(chosen(kernel, Ok(()), here()), kernel);
-        assert_eq!(chosen(kernel, no(), here()), None);
-        assert_eq!(chosen(user, Ok(()), here()), user);
-        assert_eq!(chosen(user, Ok(()), nowhere()), None);
-        let error = decide(None, no(), nowhere()).expect_err("neither");
+        let chosen = |request, kernel| decide(request, kernel).map(|v| v.chosen).ok();
+        assert_eq!(chosen(None, Ok(())), kernel);
+        assert_eq!(chosen(None, no()), user);
+        assert_eq!(chosen(kernel, Ok(())), kernel);
+        assert_eq!(chosen(kernel, no()), None);
+        assert_eq!(chosen(user, Ok(())), user);
+        assert_eq!(chosen(user, no()), user);
         assert_eq!(
-            error.to_string(),
-            "no way to speak vsock to a guest: /dev/vhost-vsock does not work (No such file or \
-             directory), and `vhost-device-vsock` is not installed: run `ci/setup`"
+            decide(None, no()).expect("ours").why,
+            "/dev/vhost-vsock does not work (No such file or directory); using the vsock device of \
+             our own"
+        );
+        assert_eq!(
+            decide(kernel, no()).expect_err("none").to_string(),
+            "vsock backend kernel was asked for, but /dev/vhost-vsock does not work (No such file \
+             or directory); use `--vsock user`"
         );
     }
 
@@ -332,20 +261,6 @@ mod tests {
         assert!(first_free(3, |_| Err(nix::Error::EADDRINUSE)).is_err());
     }
 
-    #[test]
-    fn the_daemon_is_looked_for_in_order() {
-        let root = tempfile::tempdir().expect("a directory");
-        std::fs::write(root.path().join("Cargo.lock"), "").expect("writes");
-        let below = root.path().join("host-harness/src");
-        let places = places(Some("/tools".into()), &below, Some("/home/u/.cargo".into()));
-        let expected = [
-            PathBuf::from("/tools/bin"),
-            root.path().join("out/tools/bin"),
-            "/home/u/.cargo/bin".into(),
-        ];
-        assert_eq!(places, expected);
-    }
-
     async fn answered(answer: &'static [u8]) -> io::Result<()> {
         let (mut ours, mut daemon) = UnixStream::pair()?;
         let daemon = async move {
@@ -366,26 +281,6 @@ mod tests {
         assert_eq!(
             kind(answered(&[b'x'; 64]).await),
             io::ErrorKind::InvalidData
-        );
-    }
-
-    #[tokio::test]
-    async fn the_daemon_is_left_alone_until_the_guest_is_ready() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let socket = dir.path().join("v.sock");
-        let listener = tokio::net::UnixListener::bind(&socket).expect("binds");
-        let gate = Arc::new(Gate::new(u32::MAX));
-        let dialer = Dialer::User { socket, gate };
-        let error = dialer
-            .connect(5000, Duration::from_secs(1))
-            .await
-            .err()
-            .expect("closed");
-        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
-        let soon = Duration::from_millis(10);
-        assert!(
-            tokio::time::timeout(soon, listener.accept()).await.is_err(),
-            "it connected"
         );
     }
 

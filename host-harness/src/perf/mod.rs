@@ -22,6 +22,7 @@ pub mod standing;
 pub mod statistics;
 mod table;
 mod vectors;
+pub mod vsock;
 mod workbench;
 
 use image_builder::SourceConfig;

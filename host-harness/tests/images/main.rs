@@ -26,7 +26,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const DEFAULT: &str = "minimal";
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [host::PLAYER, row] => return host::player(row).expect("plays"),

@@ -26,7 +26,7 @@ const DISK: &str = "vexfs-nested";
 const PATIENCE: Duration = Duration::from_secs(1500);
 
 fn main() {
-    keeper::hook();
+    host_harness::hook();
     if std::env::args().nth(1).is_some_and(|arg| arg == INNER) {
         if let Err(error) = inner::run() {
             eprintln!("inner: {error:#}");
