@@ -20,6 +20,10 @@ use super::{Console, Death, MachineEvent, Qmp, QmpEvent};
 /// A trace of all CPUs under emulation takes about half a second.
 const LAST_WORDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How long what a QEMU that has ended said may take to be read: it is in its sockets, and without it a
+/// power-off in good order would look like a QEMU that was killed. A host that is busy may need its time.
+const LAST_EVENTS: Duration = Duration::from_secs(30);
+
 /// A child whose end a task waits for while its owner may kill it at any time.
 pub(super) type Shared = Arc<Mutex<Option<Child>>>;
 
@@ -147,7 +151,7 @@ impl Coroner {
             told.await.unwrap_or_default();
             self.console.ended().await;
         };
-        tokio::time::timeout(Duration::from_secs(1), rest)
+        tokio::time::timeout(LAST_EVENTS, rest)
             .await
             .unwrap_or_default();
         let reason = self

@@ -17,7 +17,7 @@ use image_builder::FaultsRequest;
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 
-use super::gallery::Gallery;
+use super::gallery::{Gallery, Seconds};
 
 #[path = "fault_table.rs"]
 mod table;
@@ -202,11 +202,11 @@ fn waited(result: &CaseResult) -> f64 {
 
 /// The README's table says what the data say.
 pub fn the_readme_is_true() -> Result<(), Failed> {
-    REPORT.holds(&lines)
+    REPORT.holds(lines)
 }
 
 /// The table, in Markdown.
-fn lines(seconds: &dyn Fn(&str) -> String) -> String {
+fn lines(seconds: &Seconds<'_>) -> String {
     let mut out = String::from(
         "| fault | what goes wrong | in check | outcome | title | deadline, s | seconds |\n\
          |---|---|---|---|---|---|---|\n",

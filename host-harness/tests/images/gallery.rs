@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// Where the tables are, below the workspace.
 const README: &str = "faults/README.md";
 
+/// What a row of this name took, in words.
+pub type Seconds<'a> = dyn Fn(&str) -> String + 'a;
+
 /// One gallery.
 pub struct Gallery {
     /// Name of its file and its folder below the reports.
@@ -45,7 +48,7 @@ impl Gallery {
 
     /// The README's table says what the data say: `lines` makes it, given the seconds of each row.
     /// `UPDATE_GOLDEN=1` writes it anew, with the seconds that the last run of each case has left.
-    pub fn holds(&self, lines: &dyn Fn(&dyn Fn(&str) -> String) -> String) -> Result<(), Failed> {
+    pub fn holds(&self, lines: impl Fn(&Seconds<'_>) -> String) -> Result<(), Failed> {
         let layout = super::layout()?;
         let path = layout.workspace.join(README);
         let text = fs::read_to_string(&path)?;

@@ -261,7 +261,7 @@ impl Row {
 
 /// The README's table says what the data say.
 pub fn the_readme_is_true() -> Result<(), Failed> {
-    REPORT.holds(&|seconds| {
+    REPORT.holds(|seconds| {
         let mut out = String::from(
             "| host | what happens | outcome | run | seconds |\n|---|---|---|---|---|\n",
         );

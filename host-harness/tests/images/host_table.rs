@@ -73,7 +73,7 @@ pub const ROWS: &[Row] = &[
     Row { name: "load_of_eight", about: "eight busy processes beside it",
           trouble: Trouble::Load(8), lasts: 99, ends: Ends::Either, ..USUAL },
     Row { name: "load_of_eight_boot", about: "the same, while the machine to freeze boots",
-          when: When::Boot, trouble: Trouble::Load(8), lasts: 99, boots: true, nightly: true, ends: Ends::Either, ..USUAL },
+          when: When::Boot, trouble: Trouble::Load(8), lasts: 99, boots: true, nightly: true, ends: Ends::Either },
     Row { name: "clock_jumps", about: "the host's clock jumps an hour ahead in the middle of a story",
           trouble: Trouble::ClockJumps, ends: Ends::Undisturbed, ..USUAL },
     Row { name: "tickets_of_the_dead", about: "all tickets were held by a process that has been killed",
