@@ -6,8 +6,8 @@
 //! it grants the machine its time and not the host's. So that a wait has an end all the same, a wall clock
 //! far above bounds it, see [`bound`].
 //!
-//! [`account`] computes from two looks at the threads what was lost between them, [`history`] remembers when,
-//! [`threads`] looks. Where the host does not count what its threads wait for, a clock is the wall's, but
+//! `account` computes from two looks at the threads what was lost between them, `history` remembers when,
+//! `threads` looks. Where the host does not count what its threads wait for, a clock is the wall's, but
 //! for machines that are stopped.
 //!
 //! What the host itself is not given by a hypervisor below it (steal time) is in none of these counts.

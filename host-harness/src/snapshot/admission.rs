@@ -4,7 +4,7 @@
 //! them. So the host's memory and processors are cut into tickets, each a file with a lock (flock(2))
 //! that the kernel gives back when its holder ends, however it ends. Memory is the least of what the host has,
 //! what a control group allows, and the tmpfs that guests' memory files are on. Beside the tickets others
-//! are looked at: while they keep the processors busy fewer machines enter, but always one (see [`pressure`]).
+//! are looked at: while they keep the processors busy fewer machines enter, but always one (see `pressure`).
 
 use std::fs::File;
 use std::io;
