@@ -8,6 +8,7 @@ mod boot;
 mod corners;
 pub mod counts;
 mod filesystem;
+pub mod filter;
 mod firstboot;
 mod hardening;
 mod inventory;

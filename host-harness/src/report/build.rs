@@ -24,9 +24,14 @@ pub const DOWNLOAD_MB: &[(&str, u64)] = &[
     ("development", 300),
 ];
 
+/// Version of `build.json`.
+pub const SCHEMA: u32 = 1;
+
 /// Everything it tells.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BuildReport {
+    /// [`SCHEMA`].
+    pub schema: u32,
     /// Name and value of what the host is like.
     pub host: Vec<(String, String)>,
     /// The images.
@@ -39,6 +44,20 @@ pub struct BuildReport {
     pub problems: Vec<String>,
     /// Seconds of the whole run.
     pub seconds: f64,
+}
+
+impl Default for BuildReport {
+    fn default() -> BuildReport {
+        BuildReport {
+            schema: SCHEMA,
+            host: Vec::new(),
+            images: Vec::new(),
+            not_built: BTreeMap::new(),
+            published: Vec::new(),
+            problems: Vec::new(),
+            seconds: 0.0,
+        }
+    }
 }
 
 /// One image.
@@ -397,6 +416,12 @@ mod tests {
     }
 
     #[test]
+    fn its_data_say_in_which_form_they_are() {
+        let value = serde_json::to_value(BuildReport::default()).expect("JSON");
+        assert_eq!(value["schema"], SCHEMA);
+    }
+
+    #[test]
     fn good_is_what_passed_all_that_is_required() {
         let results = all_pass();
         assert!(good("minimal", Tier::Quick, &results));
@@ -434,6 +459,7 @@ mod tests {
 
     fn report() -> BuildReport {
         BuildReport {
+            schema: SCHEMA,
             host: vec![("accelerator".into(), "tcg".into())],
             images: vec![ImageRow {
                 variant: "minimal".into(),

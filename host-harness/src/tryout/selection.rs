@@ -1,5 +1,6 @@
 //! Which checks matter for a module.
 
+use crate::checks::filter::{self, Filter};
 use crate::checks::{Check, REGISTRY, Start, Tier};
 
 /// Quick checks that look at the image and its way in, and find the same whatever its module does. A
@@ -31,12 +32,12 @@ pub struct Selection {
     pub booting: Vec<&'static str>,
 }
 
-/// The checks for a module in images of `variant`: of the quick tier those that matter, with a pattern all
-/// whose name contains it, dear ones too.
-pub fn select(variant: &str, pattern: Option<&str>) -> Selection {
-    let meant = |check: &&Check| match pattern {
-        Some(pattern) => check.name.contains(pattern),
-        None => check.tier <= Tier::Quick && !OF_THE_IMAGE.contains(&check.name),
+/// The checks for a module in images of `variant`: of the quick tier those that matter, with filters all
+/// that they take, dear ones too.
+pub fn select(variant: &str, filters: &[Filter]) -> Selection {
+    let meant = |check: &&Check| match filters {
+        [] => check.tier <= Tier::Quick && !OF_THE_IMAGE.contains(&check.name),
+        filters => filter::takes(filters, check.name),
     };
     let about = REGISTRY.iter().filter(|check| check.is_about(variant));
     let (checks, booting): (Vec<_>, Vec<_>) = about
@@ -63,18 +64,26 @@ mod tests {
 
     #[test]
     fn the_quick_tier_is_what_uses_the_module() {
-        let names = |pattern| -> Vec<&str> {
-            let selection = select("minimal", pattern);
+        let filters = |words: &[&str]| -> Vec<Filter> {
+            let words = words.iter().map(|word| word.parse().expect("a filter"));
+            words.collect()
+        };
+        let names = |words: &[&str]| -> Vec<&str> {
+            let selection = select("minimal", &filters(words));
             selection.checks.iter().map(|check| check.name).collect()
         };
-        assert!(names(None).contains(&"write_remount_compare"));
-        assert!(!names(None).contains(&"inventory"));
-        assert_eq!(names(Some("enospc")), ["enospc"]);
-        assert_eq!(names(Some("inventory")), ["inventory"]);
+        assert!(names(&[]).contains(&"write_remount_compare"));
+        assert!(!names(&[]).contains(&"inventory"));
+        assert_eq!(names(&["enospc"]), ["enospc"]);
+        assert_eq!(names(&["inventory"]), ["inventory"]);
         assert_eq!(
-            select("minimal", Some("boots_twice")).booting,
+            names(&["test(=inventory)", "enospc"]),
+            ["enospc", "inventory"]
+        );
+        assert_eq!(
+            select("minimal", &filters(&["boots_twice"])).booting,
             ["boots_twice"]
         );
-        assert!(names(Some("no such check")).is_empty());
+        assert!(names(&["no_such_check"]).is_empty());
     }
 }

@@ -20,6 +20,8 @@ pub const TESTS: &[Row] = &[
     ("kvm_that_is_not_there", kvm_that_is_not_there),
     ("no_image", no_image),
     ("unknown_check", unknown_check),
+    ("check_of_a_dearer_tier", check_of_a_dearer_tier),
+    ("mistake_in_a_filter", mistake_in_a_filter),
     ("image_that_does_not_boot", image_that_does_not_boot),
     ("damaged_image", damaged_image),
     ("exit_code_of_the_guest", exit_code_of_the_guest),
@@ -173,6 +175,34 @@ fn no_image() -> Result<(), Failed> {
 fn unknown_check() -> Result<(), Failed> {
     let command = vexfs_images(&["validate", "minimal", "--check", "no_such_check"]);
     expect(command, 2, &["no_such_check", "module_load"]).map(drop)
+}
+
+fn check_of_a_dearer_tier() -> Result<(), Failed> {
+    for command in ["validate", "ci"] {
+        let command = vexfs_images(&[command, "--check", "fio_modes"]);
+        expect(command, 2, &["fio_modes", "add --test-type full"])?;
+    }
+    Ok(())
+}
+
+/// Several filters are taken, and the one with a mistake is shown with the mistake's place.
+fn mistake_in_a_filter() -> Result<(), Failed> {
+    let filters = [
+        "--check",
+        "mount",
+        "--check",
+        "test(/mount/) + tset(=service)",
+    ];
+    for words in [
+        &["validate"][..],
+        &["ci"],
+        &["try"],
+        &["bisect", "--good", "a", "--bad", "b"],
+    ] {
+        let command = vexfs_images(&[words, &filters].concat());
+        expect(command, 2, &["at character 17, before `tset(", "test(…)"])?;
+    }
+    Ok(())
 }
 
 /// The image with an empty disk: the firmware finds nothing to boot and says so on the console.

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// Where the tables are, below the workspace.
 const README: &str = "faults/README.md";
 
+/// Version of the files' form.
+const SCHEMA: u32 = 1;
+
 /// What a row of this name took, in words.
 pub type Seconds<'a> = dyn Fn(&str) -> String + 'a;
 
@@ -43,7 +46,7 @@ impl Gallery {
         publish(&rows.join(format!("{name}.json")), row)?;
         let all: Vec<Value> = all.filter_map(|name| read(&rows, name)).collect();
         let file = reports.join(format!("{}.json", self.name));
-        publish(&file, &json!({ self.rows: all }))
+        publish(&file, &json!({ "schema": SCHEMA, self.rows: all }))
     }
 
     /// The README's table says what the data say: `lines` makes it, given the seconds of each row.

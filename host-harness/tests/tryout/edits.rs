@@ -176,7 +176,7 @@ fn bad_input() -> Result<(), Failed> {
         ),
         (
             &["try", "--check", "no_such_check"],
-            "no check of a module has `no_such_check`",
+            "no check of a module is meant by `no_such_check`",
         ),
         (&["try", "--check", "boots_twice"], "boots the image itself"),
         (
@@ -192,8 +192,8 @@ fn bad_input() -> Result<(), Failed> {
             "are the same commit",
         ),
         (
-            &["bisect", "--good", "a", "--bad", "b", "--check", "no"],
-            "no check is called `no`",
+            &["bisect", "--good", "a", "--bad", "b", "--check", "nothing"],
+            "no check is meant by `nothing`",
         ),
         (
             &[

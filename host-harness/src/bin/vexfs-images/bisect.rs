@@ -7,13 +7,12 @@ use tokio::sync::Mutex;
 
 use anyhow::{Context, bail};
 use host_harness::checks::{self, Check, Start};
-use host_harness::dossier::Keep;
 use host_harness::tryout::bisect::{Answer, Verdict, search, steps};
 use host_harness::tryout::history::{Commit, HistoryError, Repository};
 use host_harness::tryout::{Asked, Said, Tryout, TryoutError};
 use host_harness::verdict::Outcome;
 
-use crate::options::{self, Machines, Place, Usage};
+use crate::options::{self, Checks, Dossiers, Machines, Place, Testbed, Tree, Usage};
 use crate::tryout as loops;
 
 /// Options of `bisect`.
@@ -25,19 +24,14 @@ pub struct Args {
     /// A later commit at which it does not
     #[arg(long, value_name = "REV")]
     bad: String,
-    /// The check, by its whole name
-    #[arg(long, value_name = "NAME", default_value = "smoke")]
-    check: String,
-    /// The tree of the module, a folder of a git repository; its files as they are now do not matter
-    /// [default: the tree in the checkout]
-    #[arg(long, value_name = "DIR")]
-    vexfs_source: Option<PathBuf>,
-    /// The image whose module it takes the place of: a variant, a folder, or a disk
-    #[arg(long, value_name = "IMAGE", default_value = "minimal")]
-    image: PathBuf,
-    /// Which failures leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
-    #[arg(long, value_enum, value_name = "passed|failed|none")]
-    keep: Option<Keep>,
+    #[command(flatten)]
+    checks: Checks,
+    #[command(flatten)]
+    tree: Tree,
+    #[command(flatten)]
+    testbed: Testbed,
+    #[command(flatten)]
+    dossiers: Dossiers,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -57,9 +51,9 @@ struct Evidence {
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let begin = Instant::now();
     let layout = args.place.layout()?;
-    let image = options::image(&layout, &args.image)?;
-    let check = check(&args.check)?;
-    let source = loops::source(&layout, args.vexfs_source.as_deref());
+    let check = check(&args.checks)?;
+    let image = options::image(&layout, &args.testbed.image)?;
+    let source = args.tree.folder(&layout);
     let history = Repository::of(&source).await.map_err(usage)?;
     let _keeper = history.keep().await?;
     let (good, bad) = ends(&history, &args).await?;
@@ -67,7 +61,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     history.check_out(&bad).await?;
     let workshop = loops::workshop(&layout, &image, "bisect", &history.tree(), &source)?;
     let host = args.machines.host(&layout).await?;
-    let setup = loops::setup(&layout, host, image, loops::policy(args.keep)?).await?;
+    let setup = loops::setup(&layout, host, image, loops::policy(args.dossiers)?).await?;
     let voice = std::sync::Arc::new(|said: &Said| {
         if let Said::Note(text) = said {
             eprintln!("note     {text}");
@@ -127,18 +121,42 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-/// The check of that name, if a module can be asked it.
-fn check(name: &str) -> anyhow::Result<&'static Check> {
-    let Some(check) = checks::find(name) else {
-        let names: Vec<&str> = checks::REGISTRY.iter().map(|c| c.name).collect();
-        bail!(Usage(format!(
-            "no check is called `{name}`; there are: smoke, {}",
-            names.join(", ")
-        )));
+/// The one check that is meant, if a module can be asked it. A whole name means the check of that name alone,
+/// also where others have it in theirs.
+fn check(wanted: &Checks) -> anyhow::Result<&'static Check> {
+    let named = match wanted.filters() {
+        [] => Some(checks::SMOKE),
+        [filter] => filter.word().and_then(checks::find),
+        _ => None,
+    };
+    let all = checks::REGISTRY.iter().chain([checks::SMOKE]);
+    let meant: Vec<&Check> = match named {
+        Some(check) => vec![check],
+        None => all
+            .clone()
+            .filter(|check| wanted.take(check.name))
+            .collect(),
+    };
+    let names = |checks: &[&Check]| -> String {
+        let names: Vec<&str> = checks.iter().map(|check| check.name).collect();
+        names.join(", ")
+    };
+    let check = match meant.as_slice() {
+        [check] => *check,
+        [] => bail!(Usage(format!(
+            "no check is meant by `{wanted}`; there are: {}",
+            names(&all.collect::<Vec<_>>())
+        ))),
+        several => bail!(Usage(format!(
+            "bisect asks one check, and `{wanted}` means {}: {}",
+            several.len(),
+            names(several)
+        ))),
     };
     if check.start == Start::PowerOn {
         bail!(Usage(format!(
-            "{name} boots the image itself, whose module is another: bisect asks checks of a settled guest"
+            "{} boots the image itself, whose module is another: bisect asks checks of a settled guest",
+            check.name
         )));
     }
     Ok(check)
@@ -313,5 +331,42 @@ impl host_harness::tryout::bisect::History for Fallible<'_> {
 
     async fn between(&self, bad: &str, good: &[String]) -> anyhow::Result<Vec<String>> {
         Ok(self.0.between(bad, good).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        checks: Checks,
+    }
+
+    fn meant(words: &[&str]) -> Result<&'static str, String> {
+        let words = words.iter().flat_map(|word| ["--check", word]);
+        let line = Line::try_parse_from(["it"].into_iter().chain(words)).expect("a command line");
+        let check = check(&line.checks).map_err(|error| error.to_string())?;
+        Ok(check.name)
+    }
+
+    #[test]
+    fn one_check_is_asked() {
+        assert_eq!(meant(&[]), Ok("smoke"));
+        // A name alone, though `stress_filesystem` has it in its own.
+        assert_eq!(meant(&["stress"]), Ok("stress"));
+        assert_eq!(meant(&["test(=mkfs_mount)"]), Ok("mkfs_mount"));
+        assert_eq!(meant(&["fio_v"]), Ok("fio_verify"));
+        let several = meant(&["mkfs_mount", "fio_verify"]).expect_err("two");
+        assert!(
+            several.contains("means 2: mkfs_mount, fio_verify"),
+            "{several}"
+        );
+        let none = meant(&["no_such_check"]).expect_err("none");
+        assert!(none.contains("there are: settles, "), "{none}");
+        let boots = meant(&["settles"]).expect_err("it boots");
+        assert!(boots.contains("settles boots the image itself"), "{boots}");
     }
 }

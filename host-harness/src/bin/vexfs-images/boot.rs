@@ -1,19 +1,17 @@
 //! `vexfs-images boot`
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use host_harness::machine::{Death, Firmware, Machine, MachineEvent, MachineSpec};
+use host_harness::machine::{Death, Machine, MachineEvent, MachineSpec};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::options::{self, Machines, Place};
+use crate::options::{Begins, Machines, OneImage, Place, WhichKernel};
 
 /// Options of `boot`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image: a variant, a folder, or a disk
-    #[arg(default_value = "minimal", value_name = "IMAGE")]
-    image: PathBuf,
+    #[command(flatten)]
+    image: OneImage,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -21,21 +19,19 @@ pub struct Args {
     /// Memory of the guest in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..=1_048_576))]
     memory: u32,
-    /// What runs first in the guest
-    #[arg(long, value_name = "bios|uefi", default_value = "bios", value_parser = options::firmware)]
-    firmware: Firmware,
+    #[command(flatten)]
+    begins: Begins,
     /// Without the credential that makes the agent listen
     #[arg(long)]
     uninvited: bool,
-    /// The image's second kernel (build --kernel both)
-    #[arg(long)]
-    second_kernel: bool,
+    #[command(flatten)]
+    kernel: WhichKernel,
 }
 
 /// Boots an overlay of the image and shows the console; nothing of it is kept but the log.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
-    let image = options::image(&layout, &args.image)?;
+    let image = args.image.open(&layout)?;
     let host = args.machines.host(&layout).await?;
     for (name, value) in host.facts() {
         eprintln!("{name}: {value}");
@@ -47,9 +43,9 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         accelerator: host.accel.chosen,
         vsock: Some(host.vsock.chosen),
         memory_mib: args.memory,
-        firmware: args.firmware,
+        firmware: args.begins.firmware,
         invite: !args.uninvited,
-        second_kernel: args.second_kernel,
+        second_kernel: args.kernel.second_kernel,
         ..MachineSpec::new("boot", image.disk.clone(), &logs)
     })
     .await?;

@@ -14,7 +14,7 @@ use image_builder::{
     BuildError, BuildEvent, BuildRequest, Format, Image, KernelChoice, ModuleSigning, SourceChecks,
 };
 
-use crate::options::{Machines, Place, Usage};
+use crate::options::{Machines, Place, Telling, Usage};
 use crate::validate::{self, Again};
 
 /// What to build.
@@ -106,9 +106,8 @@ pub struct What {
     /// Say why each stage ran
     #[arg(long)]
     pub explain: bool,
-    /// Show what the stages print
-    #[arg(long, short)]
-    pub verbose: bool,
+    #[command(flatten)]
+    pub telling: Telling,
 }
 
 /// Options of `build`.
@@ -158,7 +157,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     args.what.at_once = args.parallel;
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
-    let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
+    let terminal = TerminalReporter::new(args.what.telling.verbose, args.what.explain);
     let recorder = Recorder::new(&layout, &host);
     let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
@@ -346,7 +345,7 @@ fn request(
         disk_size: what.disk_size.clone(),
         enable_testing: !what.no_testing,
         enable_validation: validation,
-        verbose: what.verbose,
+        verbose: what.telling.verbose,
         ..defaults
     }
 }

@@ -52,14 +52,19 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
         args.what.vexfs_version = build::version(&tag).map_err(options::Usage)?;
     }
     // What is said of the checks goes for the builds too.
-    args.what.at_once = args.which.parallel;
+    args.what.at_once = args.which.jobs.parallel;
+    // A mistake is said before anything is built.
+    args.which.selected()?;
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
     let begin = Instant::now();
     let summary = Summary::default();
     let log = BuildLog::default();
     let reporters = SharedReporters::new(vec![
-        Box::new(TerminalReporter::new(args.what.verbose, args.what.explain)),
+        Box::new(TerminalReporter::new(
+            args.what.telling.verbose,
+            args.what.explain,
+        )),
         Box::new(summary.listener()),
         Box::new(log.clone()),
         Box::new(Recorder::new(&layout, &host)),

@@ -254,7 +254,13 @@ fn message(report: &BuildReport) -> String {
     for line in report.published.iter().chain(&report.problems) {
         text += &format!("\n{line}");
     }
-    serde_json::json!({ "text": text, "good": report.is_good(), "report": report }).to_string()
+    serde_json::json!({
+        "schema": report.schema,
+        "text": text,
+        "good": report.is_good(),
+        "report": report,
+    })
+    .to_string()
 }
 
 /// Lines for the end of the terminal's summary.

@@ -8,7 +8,7 @@ use agent_protocol::message::{Ended, ExecResult};
 use host_harness::agent::{Chunk, ExecSpec};
 use host_harness::lab::Guest;
 
-use crate::options::{self, Machines, Place};
+use crate::options::{self, Limit, Machines, Place};
 
 /// Exit code for a program that was killed or hangs, as a shell reports SIGKILL.
 const KILLED: u8 = 137;
@@ -23,9 +23,8 @@ pub struct Args {
     place: Place,
     #[command(flatten)]
     machines: Machines,
-    /// Seconds the program may take
-    #[arg(long, value_name = "S", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: u64,
+    #[command(flatten)]
+    limit: Limit,
     /// Run it as this user
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -44,7 +43,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     if let Some(user) = args.user {
         spec = spec.user(user);
     }
-    stream(&guest, spec, Duration::from_secs(args.timeout)).await
+    stream(&guest, spec, args.limit.duration()).await
 }
 
 /// Runs a program in a guest, streams what it writes, and returns its exit code.

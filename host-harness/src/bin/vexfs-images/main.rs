@@ -1,8 +1,7 @@
 //! `vexfs-images`: builds VexFS images, boots them, and says from evidence whether they work.
 //!
-//! One file per subcommand. Exit codes: 0 all is well, 1 something checked does not hold, 2 the
-//! command line or its input is wrong, 3 `try` had nothing to test, 70 the builder itself went wrong, 75 the host
-//! could not do its part, 130 or 143 interrupted.
+//! One file per subcommand. What the exit codes mean is data, in `exit_codes.rs`; the pages of `docs/` that this
+//! program knows better than their writers are made and held in `docs/`, by tests.
 
 mod bisect;
 mod boot;
@@ -11,8 +10,11 @@ mod ci;
 mod clean;
 mod delivery;
 mod diff;
+#[cfg(test)]
+mod docs;
 mod doctor;
 mod exec;
+mod exit_codes;
 mod list;
 mod options;
 mod perf;
@@ -34,7 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Builds bootable images with VexFS and checks them in real machines.
 #[derive(Debug, Parser)]
-#[command(name = "vexfs-images", version, propagate_version = true)]
+#[command(name = "vexfs-images", version, propagate_version = true, after_long_help = exit_codes::help())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -60,7 +62,7 @@ enum Command {
     Rerun(rerun::Args),
     /// Build a tree's module and try it in a fork of an image: seconds from an edit to a verdict
     Try(tryout::Args),
-    /// Find the commit of a tree that broke a check
+    /// Find the commit of a tree, in a git repository, that broke a check; files as they are now do not matter
     Bisect(bisect::Args),
     /// Compare the file trees of two images: exit code 0 the same, 1 different, 2 cannot tell
     Diff(diff::Args),
@@ -122,11 +124,11 @@ async fn interruptible(command: Command) -> u8 {
         },
         _ = interrupt.recv() => {
             eprintln!("interrupted: ended what was running");
-            130
+            exit_codes::INTERRUPTED
         }
         _ = terminate.recv() => {
             eprintln!("terminated: ended what was running");
-            143
+            exit_codes::TERMINATED
         }
     }
 }

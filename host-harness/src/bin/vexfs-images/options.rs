@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use host_harness::dossier::DossierError;
+use host_harness::checks::filter::{self, Filter};
+use host_harness::dossier::{DossierError, Keep};
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Failure, Guest};
 use host_harness::layout::Layout;
@@ -59,6 +60,136 @@ impl Machines {
     }
 }
 
+/// Which image; for commands that have a use for the minimal one unasked.
+#[derive(Debug, Clone, Args)]
+pub struct OneImage {
+    /// The image: a variant, a folder, or a disk
+    #[arg(default_value = "minimal", value_name = "IMAGE")]
+    pub image: PathBuf,
+}
+
+impl OneImage {
+    /// Opens it.
+    pub fn open(&self, layout: &Layout) -> anyhow::Result<Image> {
+        image(layout, &self.image)
+    }
+}
+
+/// The image in whose guests modules are tried.
+#[derive(Debug, Clone, Args)]
+pub struct Testbed {
+    /// The image in which a module takes the place of its own: a variant, a folder, or a disk
+    #[arg(long, value_name = "IMAGE", default_value = "minimal")]
+    pub image: PathBuf,
+}
+
+/// The tree a module is made of, again and again.
+#[derive(Debug, Clone, Args)]
+pub struct Tree {
+    /// The tree of the module: a folder [default: the tree in the checkout]
+    #[arg(long, value_name = "DIR")]
+    vexfs_source: Option<PathBuf>,
+}
+
+impl Tree {
+    /// The folder that is meant.
+    pub fn folder(&self, layout: &Layout) -> PathBuf {
+        let named = self.vexfs_source.clone();
+        named.unwrap_or_else(|| layout.workspace.join("vexfs"))
+    }
+}
+
+/// Which checks.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Checks {
+    /// Only these checks: a word of their names, or an expression as nextest has it, like
+    /// `test(/mount/) + test(=service)`; given several times, what any of them takes [default: all of the tier;
+    /// of `try` those of the quick tier that use the module; of `bisect`, which asks one, `smoke`]
+    #[arg(long, value_name = "FILTER")]
+    check: Vec<Filter>,
+}
+
+impl Checks {
+    /// What was given.
+    pub fn filters(&self) -> &[Filter] {
+        &self.check
+    }
+
+    /// Whether the check of this name is meant.
+    pub fn take(&self, name: &str) -> bool {
+        filter::takes(&self.check, name)
+    }
+}
+
+impl std::fmt::Display for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all: Vec<String> = self.check.iter().map(Filter::to_string).collect();
+        f.write_str(&all.join("`, `"))
+    }
+}
+
+/// Which checks leave something to look into.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Dossiers {
+    /// Which checks leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
+    #[arg(long, value_enum, value_name = "passed|failed|none")]
+    pub keep: Option<Keep>,
+}
+
+/// How many checks run at once.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Jobs {
+    /// Checks that run at the same time [default: the number of host processors]
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<usize>,
+}
+
+/// Which kernel of an image.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct WhichKernel {
+    /// The image's second kernel (build --kernel both)
+    #[arg(long)]
+    pub second_kernel: bool,
+}
+
+/// What a machine begins with.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Begins {
+    /// What runs first in the guest
+    #[arg(long, value_name = "bios|uefi", default_value = "bios", value_parser = firmware)]
+    pub firmware: Firmware,
+}
+
+/// How long a program of the user's may take.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Limit {
+    /// Seconds the program may take
+    #[arg(long, value_name = "S", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+impl Limit {
+    /// The same.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
+/// What a failed check has left.
+#[derive(Debug, Clone, Args)]
+pub struct Left {
+    /// The dossier: a folder in reports/dossiers
+    pub dossier: PathBuf,
+}
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Telling {
+    /// Show more: what stages and commands print, what passes too
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
 fn backend(word: &str) -> Result<VsockBackend, String> {
     match word {
         "kernel" => Ok(VsockBackend::Kernel),
@@ -70,7 +201,7 @@ fn backend(word: &str) -> Result<VsockBackend, String> {
 }
 
 /// A firmware by its name.
-pub fn firmware(word: &str) -> Result<Firmware, String> {
+fn firmware(word: &str) -> Result<Firmware, String> {
     match word {
         "bios" => Ok(Firmware::Bios),
         "uefi" => Ok(Firmware::Uefi),

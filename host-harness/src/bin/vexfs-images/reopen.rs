@@ -1,29 +1,25 @@
 //! `vexfs-images reopen`
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use host_harness::agent::ExecSpec;
 use host_harness::dossier::Dossier;
 use host_harness::lab::Guest;
 use host_harness::layout::Layout;
 
-use crate::options::{REQUEST_DEADLINE, Usage};
+use crate::options::{Left, Limit, REQUEST_DEADLINE, Usage};
 use crate::{exec, shell};
 
 /// Options of `reopen`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dossier: a folder in reports/dossiers
-    #[arg(value_name = "DOSSIER")]
-    dossier: PathBuf,
+    #[command(flatten)]
+    left: Left,
     /// Which machine of the check, counted from 1 [default: the last that was frozen]
     #[arg(long, value_name = "N")]
     machine: Option<usize>,
-    /// Seconds the program may take
-    #[arg(long, value_name = "S", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: u64,
+    #[command(flatten)]
+    limit: Limit,
     /// A program to run instead of a shell, and its arguments
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -35,7 +31,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     if args.command.is_empty() {
         shell::needs_terminal("use `vexfs-images reopen DOSSIER -- CMD` in scripts")?;
     }
-    let dossier = Dossier::open(&args.dossier)?;
+    let dossier = Dossier::open(&args.left.dossier)?;
     let machine = dossier.machine(args.machine)?;
     let logs = Layout::find(Some(&dossier.facts.out))
         .map_err(Usage)?
@@ -57,5 +53,5 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         return shell::session(&guest).await;
     }
     let spec = ExecSpec::new(args.command);
-    exec::stream(&guest, spec, Duration::from_secs(args.timeout)).await
+    exec::stream(&guest, spec, args.limit.duration()).await
 }

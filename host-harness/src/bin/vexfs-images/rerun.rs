@@ -1,6 +1,5 @@
 //! `vexfs-images rerun`
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +13,20 @@ use host_harness::machine::{Accelerator, accel};
 use host_harness::report::TerminalReporter;
 use host_harness::runner::{self, SharedReporters};
 
-use crate::options::Usage;
+use crate::options::{Left, Telling, Usage};
 
 /// Options of `rerun`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dossier: a folder in reports/dossiers
-    #[arg(value_name = "DOSSIER")]
-    dossier: PathBuf,
-    /// Show more
-    #[arg(long, short)]
-    verbose: bool,
+    #[command(flatten)]
+    left: Left,
+    #[command(flatten)]
+    telling: Telling,
 }
 
 /// Runs the check again with the same image, machine and seed, and says what comes of it this time.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
-    let dossier = Dossier::open(&args.dossier)?;
+    let dossier = Dossier::open(&args.left.dossier)?;
     let image = dossier.image()?;
     let facts = &dossier.facts;
     let check = checks::find(&facts.check).ok_or_else(|| {
@@ -52,8 +49,10 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         seed: Some(facts.seed),
         ..Setup::new(found, host, image, facts.tools.clone())
     };
-    let reporters =
-        SharedReporters::new(vec![Box::new(TerminalReporter::new(args.verbose, false))]);
+    let reporters = SharedReporters::new(vec![Box::new(TerminalReporter::new(
+        args.telling.verbose,
+        false,
+    ))]);
     reporters.emit(&Event::RunStarted {
         facts: setup.host.facts(),
     });

@@ -1,7 +1,6 @@
 //! `vexfs-images shell`
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,16 +10,15 @@ use nix::sys::termios::{self, SetArg, Termios};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::options::{self, Machines, Place, Usage};
+use crate::options::{self, Machines, OneImage, Place, Usage};
 
 nix::ioctl_read_bad!(window_size, nix::libc::TIOCGWINSZ, nix::libc::winsize);
 
 /// Options of `shell`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image: a variant, a folder, or a disk
-    #[arg(default_value = "minimal", value_name = "IMAGE")]
-    image: PathBuf,
+    #[command(flatten)]
+    image: OneImage,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -61,7 +59,7 @@ pub fn needs_terminal(remedy: &str) -> anyhow::Result<()> {
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     needs_terminal("use `vexfs-images exec IMAGE -- CMD` in scripts")?;
     let layout = args.place.layout()?;
-    let image = options::image(&layout, &args.image)?;
+    let image = args.image.open(&layout)?;
     let host = args.machines.host(&layout).await?;
     let guest = options::boot(&layout, &host, &image, "shell").await?;
     session(&guest).await

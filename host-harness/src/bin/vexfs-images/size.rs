@@ -1,21 +1,19 @@
 //! `vexfs-images size`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use host_harness::lab::Failure;
 use host_harness::report::model::NO_PACKAGE;
 use image_builder::inspect::{Kind, Tree};
 
-use crate::options::{self, Machines, Place};
+use crate::options::{self, Machines, OneImage, Place};
 
 /// Options of `size`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image: a variant, a folder or a disk
-    #[arg(default_value = "minimal")]
-    image: PathBuf,
+    #[command(flatten)]
+    image: OneImage,
     /// Rows of each table
     #[arg(long, value_name = "N", default_value_t = 15)]
     rows: usize,
@@ -34,7 +32,7 @@ const SETTLED: Duration = Duration::from_secs(120);
 /// Says what takes the room, and with `--boot` what takes the time.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
-    let image = options::image(&layout, &args.image)?;
+    let image = args.image.open(&layout)?;
     let tree = Tree::of_disk(&image.disk).await?;
     let owners = tree.owners();
     let by_package = sum(&tree, |path| owners.of(path).unwrap_or(NO_PACKAGE).into());

@@ -4,16 +4,16 @@
 //! machine and handed over on a NoCloud disk, and the machine's port 22 is a free port of this host's
 //! loopback.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use host_harness::lab::seed_disk;
-use host_harness::machine::{Firmware, Machine, MachineSpec, Network};
+use host_harness::machine::{Machine, MachineSpec, Network};
 use keeper::Kept;
 
-use crate::options::{self, Machines, Place, Usage};
+use crate::options::{Begins, Machines, OneImage, Place, Usage};
 
 /// The variant whose sshd refuses root.
 const WITHOUT_ROOT: &str = "production";
@@ -27,9 +27,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Options of `ssh`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image: a variant, a folder, or a disk
-    #[arg(default_value = "minimal", value_name = "IMAGE")]
-    image: PathBuf,
+    #[command(flatten)]
+    image: OneImage,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -38,9 +37,8 @@ pub struct Args {
     /// root, vexfs]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// What runs first in the guest
-    #[arg(long, value_name = "bios|uefi", default_value = "bios", value_parser = options::firmware)]
-    firmware: Firmware,
+    #[command(flatten)]
+    begins: Begins,
     /// Seconds from power-on until SSH lets us in, at most
     #[arg(long, visible_alias = "ssh-timeout", value_name = "S", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=3600))]
     boot_timeout: u64,
@@ -52,7 +50,7 @@ pub struct Args {
 /// Boots an overlay, waits until its sshd lets us in, and hands over to the SSH client.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
-    let image = options::image(&layout, &args.image)?;
+    let image = args.image.open(&layout)?;
     let user = user(args.user, &image.manifest.variant)?;
     let host = args.machines.host(&layout).await?;
     let keys = tempfile::tempdir().context("cannot make a folder for the key")?;
@@ -81,7 +79,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         accelerator: host.accel.chosen,
         vsock: None,
         invite: false,
-        firmware: args.firmware,
+        firmware: args.begins.firmware,
         disks: vec![seed.map_err(|failure| anyhow::anyhow!("{failure}"))?],
         network: Network::User {
             forward: vec![(port, SSH)],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host_harness::checks::{Check, SMOKE};
-use host_harness::dossier::{Keep, Policy};
+use host_harness::dossier::Policy;
 use host_harness::host::Host;
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
@@ -15,7 +15,9 @@ use host_harness::tryout::{self, Round, Said, Saves, Took, Tryout, Voice};
 use host_harness::verdict::Outcome;
 use image_builder::{Image, ToolsRequest, Workshop, WorkshopRequest};
 
-use crate::options::{self, Machines, Place, Usage};
+use crate::options::{
+    self, Checks, Dossiers, Jobs, Machines, Place, Telling, Testbed, Tree, Usage,
+};
 
 /// Exit code when the module is one that is known already: nothing was tested, and that is no pass.
 pub const NOTHING_TESTED: u8 = 3;
@@ -33,16 +35,12 @@ const DETAIL: usize = 12;
 /// Options of `try`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The tree of the module: a folder [default: the tree in the checkout]
-    #[arg(long, value_name = "DIR")]
-    vexfs_source: Option<PathBuf>,
-    /// The image whose module it takes the place of: a variant, a folder, or a disk
-    #[arg(long, value_name = "IMAGE", default_value = "minimal")]
-    image: PathBuf,
-    /// After the smoke story, run the checks whose name contains this, of any tier [default: those of
-    /// the quick tier that use the module]
-    #[arg(long, value_name = "PATTERN")]
-    check: Option<String>,
+    #[command(flatten)]
+    tree: Tree,
+    #[command(flatten)]
+    testbed: Testbed,
+    #[command(flatten)]
+    checks: Checks,
     /// Only the smoke story
     #[arg(long, conflicts_with = "check")]
     smoke: bool,
@@ -52,30 +50,27 @@ pub struct Args {
     /// Test a module even if the same one was tried last
     #[arg(long)]
     again: bool,
-    /// Checks that run at the same time [default: the number of host processors]
-    #[arg(long, value_name = "N")]
-    parallel: Option<usize>,
+    #[command(flatten)]
+    jobs: Jobs,
     /// JUnit report of the last round
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Which failures leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
-    #[arg(long, value_enum, value_name = "passed|failed|none")]
-    keep: Option<Keep>,
+    #[command(flatten)]
+    dossiers: Dossiers,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
     machines: Machines,
-    /// Show more
-    #[arg(long, short)]
-    verbose: bool,
+    #[command(flatten)]
+    telling: Telling,
 }
 
 /// One round, or one for every save.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let begin = Instant::now();
     let layout = args.place.layout()?;
-    let image = options::image(&layout, &args.image)?;
-    let source = source(&layout, args.vexfs_source.as_deref());
+    let image = options::image(&layout, &args.testbed.image)?;
+    let source = args.tree.folder(&layout);
     let checks = checks(&image, &args)?;
     let workshop = workshop(&layout, &image, "try", &source, &source)?;
     // Watching begins before the first look at the tree: no save falls in between.
@@ -84,8 +79,8 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         false => None,
     };
     let host = args.machines.host(&layout).await?;
-    let setup = setup(&layout, host, image, policy(args.keep)?).await?;
-    if args.verbose {
+    let setup = setup(&layout, host, image, policy(args.dossiers)?).await?;
+    if args.telling.verbose {
         for (name, value) in setup.host.facts() {
             eprintln!("{name}: {value}");
         }
@@ -189,7 +184,7 @@ async fn round(
     }
     let begin = Instant::now();
     let manner = Manner {
-        jobs: args.parallel.unwrap_or_else(runner::jobs),
+        jobs: args.jobs.parallel.unwrap_or_else(runner::jobs),
         retries: 0,
     };
     let quick = tryout.quick(&subject, checks, manner, &reporters);
@@ -217,10 +212,9 @@ async fn round(
     let tally: Tally = results.iter().collect();
     eprintln!(
         "{:<8} {tally} in {:.1} s",
-        if args.check.is_some() {
-            "checks"
-        } else {
-            "quick"
+        match args.checks.filters() {
+            [] => "quick",
+            _ => "checks",
         },
         begin.elapsed().as_secs_f64()
     );
@@ -229,7 +223,7 @@ async fn round(
 
 /// Those who hear of the checks after the smoke story; JUnit has that one too.
 fn reporters(args: &Args, smoke: &host_harness::event::CaseResult) -> SharedReporters {
-    let terminal = TerminalReporter::new(args.verbose, false);
+    let terminal = TerminalReporter::new(args.telling.verbose, false);
     let reporters = SharedReporters::new(Vec::new());
     if let Some(junit) = &args.junit {
         reporters.subscribe(Box::new(JunitReporter::new(junit)));
@@ -245,10 +239,10 @@ fn checks(image: &Image, args: &Args) -> anyhow::Result<Vec<&'static Check>> {
     if args.smoke {
         return Ok(Vec::new());
     }
-    let pattern = args.check.as_deref();
-    let selection = tryout::select(&image.manifest.variant, pattern);
-    if let Some(pattern) = pattern.filter(|_| selection.checks.is_empty()) {
-        if SMOKE.name.contains(pattern) {
+    let wanted = &args.checks;
+    let selection = tryout::select(&image.manifest.variant, wanted.filters());
+    if !wanted.filters().is_empty() && selection.checks.is_empty() {
+        if wanted.take(SMOKE.name) {
             return Ok(Vec::new());
         }
         let hint = match selection.booting.as_slice() {
@@ -258,21 +252,16 @@ fn checks(image: &Image, args: &Args) -> anyhow::Result<Vec<&'static Check>> {
                 booting.join(", ")
             ),
         };
-        let said = format!("no check of a module has `{pattern}` in its name: {hint}");
+        let said = format!("no check of a module is meant by `{wanted}`: {hint}");
         return Err(Usage(said).into());
     }
-    if args.verbose && !selection.booting.is_empty() {
+    if args.telling.verbose && !selection.booting.is_empty() {
         eprintln!(
             "note     left out, for they boot the image with its own module: {}",
             selection.booting.join(", ")
         );
     }
     Ok(selection.checks)
-}
-
-/// The tree a user means.
-pub fn source(layout: &Layout, word: Option<&Path>) -> PathBuf {
-    word.map_or_else(|| layout.workspace.join("vexfs"), Path::to_owned)
 }
 
 /// The workshop of a tree.
@@ -300,10 +289,10 @@ pub fn workshop(
 }
 
 /// Which failures leave a dossier.
-pub fn policy(keep: Option<Keep>) -> anyhow::Result<Policy> {
+pub fn policy(dossiers: Dossiers) -> anyhow::Result<Policy> {
     let wish = Policy::from_env().map_err(Usage)?;
     Ok(Policy {
-        keep: keep.unwrap_or(wish.keep),
+        keep: dossiers.keep.unwrap_or(wish.keep),
         ..wish
     })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use host_harness::checks::{self, Tier};
+use host_harness::checks::{self, Check, Tier};
 use host_harness::dossier::{Keep, Policy};
 use host_harness::event::Event;
 use host_harness::host::Host;
@@ -17,7 +17,7 @@ use host_harness::runner::{self, SharedReporters};
 use host_harness::stored::{self, Basis};
 use image_builder::{BuildEvent, Image, ToolsRequest};
 
-use crate::options::{self, Machines, Place, Usage};
+use crate::options::{self, Checks, Dossiers, Jobs, Machines, Place, Telling, Usage, WhichKernel};
 
 /// How much to check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -37,9 +37,8 @@ pub struct Which {
     /// How much to check
     #[arg(long, value_enum, default_value_t)]
     pub test_type: TestType,
-    /// Only checks whose name contains this
-    #[arg(long, value_name = "PATTERN", default_value = "")]
-    pub check: String,
+    #[command(flatten)]
+    pub checks: Checks,
     /// JUnit report [default: reports/junit.xml in the output folder]
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -52,18 +51,15 @@ pub struct Which {
     /// Every check leaves a dossier with its disks and its machine, passed ones too; the same as --keep passed
     #[arg(long, conflicts_with = "keep")]
     pub no_cleanup: bool,
-    /// Check the images' second kernel (build --kernel both)
-    #[arg(long)]
-    pub second_kernel: bool,
-    /// Which checks leave a dossier in reports/dossiers [default: failed, or $VEXFS_KEEP]
-    #[arg(long, value_enum, value_name = "passed|failed|none")]
-    pub keep: Option<Keep>,
+    #[command(flatten)]
+    pub kernel: WhichKernel,
+    #[command(flatten)]
+    pub leave: Dossiers,
     /// Dump guest memory, for crash(8), of a machine whose guest does not answer any more
     #[arg(long)]
     pub dump_memory: bool,
-    /// Checks that run at the same time [default: the number of host processors]
-    #[arg(long, value_name = "N")]
-    pub parallel: Option<usize>,
+    #[command(flatten)]
+    pub jobs: Jobs,
     /// How often a check that is not green is tried again; a pass after that is reported as flaky
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub retries: u32,
@@ -86,13 +82,36 @@ impl Which {
         named.unwrap_or_else(|| layout.reports().join("junit.xml"))
     }
 
+    /// The checks that are meant, of the tier; those that are dearer are not run unasked, and are named.
+    pub fn selected(&self) -> anyhow::Result<Vec<&'static Check>> {
+        let tier = Tier::from(self.test_type);
+        let taken = |check: &&Check| self.checks.take(check.name);
+        let selected: Vec<_> = checks::selected(tier, "").filter(taken).collect();
+        if !selected.is_empty() {
+            return Ok(selected);
+        }
+        let dearer: Vec<&Check> = checks::REGISTRY.iter().filter(taken).collect();
+        let names: Vec<&str> = match dearer.as_slice() {
+            [] => checks::REGISTRY.iter().map(|check| check.name).collect(),
+            dearer => dearer.iter().map(|check| check.name).collect(),
+        };
+        let (wanted, names) = (&self.checks, names.join(", "));
+        Err(Usage(match dearer.iter().map(|check| check.tier).min() {
+            None => format!("no check is meant by `{wanted}`; there are: {names}"),
+            Some(needed) => format!(
+                "`{wanted}` means no check of the tier {tier}; add --test-type {needed} for {names}"
+            ),
+        })
+        .into())
+    }
+
     /// Which checks leave a dossier: the environment's wish, unless the command line has one.
     fn dossiers(&self) -> anyhow::Result<Policy> {
         let wish = Policy::from_env().map_err(Usage)?;
         Ok(Policy {
             keep: match self.no_cleanup {
                 true => Keep::Passed,
-                false => self.keep.unwrap_or(wish.keep),
+                false => self.leave.keep.unwrap_or(wish.keep),
             },
             dump_memory: self.dump_memory || wish.dump_memory,
             ..wish
@@ -118,17 +137,18 @@ pub struct Args {
     place: Place,
     #[command(flatten)]
     machines: Machines,
-    /// Show more
-    #[arg(long, short)]
-    verbose: bool,
+    #[command(flatten)]
+    telling: Telling,
 }
 
 /// Boots images and runs the checks.
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
+    // A mistake is said before anything is opened.
+    args.which.selected()?;
     let images = named(&args, &layout)?;
     let host = args.machines.host(&layout).await?;
-    let terminal = TerminalReporter::new(args.verbose, false);
+    let terminal = TerminalReporter::new(args.telling.verbose, false);
     let recorder = Recorder::new(&layout, &host);
     let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
@@ -190,16 +210,7 @@ pub async fn judge(
     again: Again,
     reporters: &SharedReporters,
 ) -> anyhow::Result<u8> {
-    let selected: Vec<_> = checks::selected(which.test_type.into(), &which.check).collect();
-    if selected.is_empty() {
-        let names: Vec<&str> = checks::REGISTRY.iter().map(|c| c.name).collect();
-        return Err(Usage(format!(
-            "no check's name contains `{}`; there are: {}",
-            which.check,
-            names.join(", ")
-        ))
-        .into());
-    }
+    let selected = which.selected()?;
     let begin = Instant::now();
     let junit = which.junit_file(layout);
     reporters.subscribe(Box::new(JunitReporter::new(&junit)));
@@ -209,7 +220,7 @@ pub async fn judge(
     let full = selected.iter().any(|check| check.tier == Tier::Full);
     let tools = tools(layout, full, reporters).await?;
     let manner = runner::Manner {
-        jobs: which.parallel.unwrap_or_else(runner::jobs),
+        jobs: which.jobs.parallel.unwrap_or_else(runner::jobs),
         retries: which.retries,
     };
     let harness = stored::harness_digest(&layout.cache).context("cannot read this program")?;
@@ -218,7 +229,7 @@ pub async fn judge(
     for image in images {
         let dir = image.dir.clone();
         let variant = image.manifest.variant.clone();
-        if which.second_kernel && image.manifest.second_kernel.is_none() {
+        if which.kernel.second_kernel && image.manifest.second_kernel.is_none() {
             return Err(Usage(format!(
                 "image {variant} has no second kernel: build it with --kernel both"
             ))
@@ -228,12 +239,12 @@ pub async fn judge(
         let setup = Setup {
             boot_deadline: seconds(which.boot_timeout, BOOT_DEADLINE),
             agent_deadline: seconds(which.agent_timeout, FIRST_ANSWER),
-            second_kernel: which.second_kernel,
+            second_kernel: which.kernel.second_kernel,
             dossiers,
             ..Setup::new(layout.clone(), host.clone(), image, tools.clone())
         };
         let about = selected.iter().filter(|check| check.is_about(&variant));
-        let about: Vec<&'static checks::Check> = about.copied().collect();
+        let about: Vec<&'static Check> = about.copied().collect();
         let basis = Basis::of(&setup, &harness);
         let why = match again {
             Again::Always => "asked for".to_owned(),

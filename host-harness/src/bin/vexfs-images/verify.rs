@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::options::{self, Place};
+use crate::options::{OneImage, Place};
 
 /// Options of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image: a variant, a folder or a disk
-    #[arg(default_value = "minimal")]
-    image: PathBuf,
+    #[command(flatten)]
+    image: OneImage,
     /// Who may have signed it (ssh-keygen(1), "ALLOWED SIGNERS"); a signature is required then
     #[arg(long, value_name = "FILE")]
     allowed_signers: Option<PathBuf>,
@@ -21,9 +20,9 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     // A damaged image is what this is for: no more of it is opened than its folder.
-    let dir = match args.image.is_dir() {
-        true => args.image.clone(),
-        false => options::image(&layout, &args.image)?.dir,
+    let dir = match args.image.image.is_dir() {
+        true => args.image.image.clone(),
+        false => args.image.open(&layout)?.dir,
     };
     let mut code = 0;
     for finding in image_builder::verify(&dir, args.allowed_signers.as_deref()).await? {

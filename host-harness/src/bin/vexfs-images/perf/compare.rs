@@ -15,7 +15,7 @@ use host_harness::report::JunitReporter;
 use image_builder::{Image, Workshop, WorkshopRequest};
 
 use super::{setup, short};
-use crate::options::{self, Machines, Place, Usage};
+use crate::options::{self, Machines, Place, Testbed, Usage};
 
 /// Options of `perf compare`.
 #[derive(Debug, clap::Args)]
@@ -26,9 +26,8 @@ pub struct Args {
     /// The candidate, likewise
     #[arg(value_name = "NEW")]
     new: PathBuf,
-    /// The image that modules are built for and loaded in
-    #[arg(long, value_name = "IMAGE", default_value = "minimal")]
-    image: PathBuf,
+    #[command(flatten)]
+    testbed: Testbed,
     /// What is judged and how strictly [default: the table in host-harness/src/perf/compare]
     #[arg(long, value_name = "FILE")]
     thresholds: Option<PathBuf>,
@@ -49,8 +48,8 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         None => Thresholds::default(),
     };
     let host = args.machines.host(&layout).await?;
-    let base = side(&layout, &host, &args.base, &args.image).await?;
-    let new = side(&layout, &host, &args.new, &args.image).await?;
+    let base = side(&layout, &host, &args.base, &args.testbed.image).await?;
+    let new = side(&layout, &host, &args.new, &args.testbed.image).await?;
     let begin = Instant::now();
     let outcome = compare::compare(&base, &new, &thresholds, |so_far| {
         eprintln!("{}", progress(so_far, begin));
