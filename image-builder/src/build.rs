@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use image::{Format, Image, KernelRecord, SourceConfig};
+
 use crate::access::Access;
 use crate::apt::{Archive, Deb, PackageSet};
 use crate::data::{Recipe, Variant};
@@ -17,8 +19,7 @@ use crate::stages::packer::Provisioning;
 use crate::stages::{builder, linux, programs, seal};
 use crate::versions::Versions;
 use crate::{
-    BuildError, BuildEvent, BuildRequest, Format, Image, KernelRecord, Progress, SourceConfig,
-    cache, data, host, run, source, sources,
+    BuildError, BuildEvent, BuildRequest, Progress, cache, data, host, run, source, sources,
 };
 
 /// Free space asked for before anything is built, in MiB: what a cold minimal build leaves in the

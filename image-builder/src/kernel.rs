@@ -9,8 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BuildError, data};
 
-/// What a machine calls itself (SMBIOS, SKU of the system) to have an image's second kernel booted.
-pub const SECOND_KERNEL_SKU: &str = "vexfs-second-kernel";
 /// Folder with presets, their Kconfig fragments and the list of modules, below the workspace.
 pub(crate) const HOME: &str = "provision/kernel";
 const PRESETS: &str = "presets.toml";

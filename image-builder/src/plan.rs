@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use image::{
+    FileRecord, KernelRecord, Manifest, ProgramRecord, SCHEMA, SigningRecord, SigningState,
+    SourceConfig, SourceOrigin, SourceRecord, StageRecord,
+};
+
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
 use crate::evidence::{self, Deb, Ingredients};
 use crate::kernel::Compiled;
 use crate::key::Inputs;
-use crate::manifest::SCHEMA;
 use crate::run::Site;
 use crate::signing::{self, Signer};
 use crate::stages::base::Base;
@@ -19,11 +23,7 @@ use crate::stages::test_programs::{self, TestPrograms};
 use crate::stages::{base, builder, disk, module, packer, programs, seal, vexctl_source};
 use crate::store::{Entry, Stage};
 use crate::versions::Versions;
-use crate::{
-    BuildError, BuildRequest, FileRecord, KernelChoice, KernelRecord, Manifest, ProgramRecord,
-    SigningRecord, SigningState, SourceConfig, SourceOrigin, SourceRecord, StageRecord, git,
-    sources,
-};
+use crate::{BuildError, BuildRequest, KernelChoice, git, sources};
 
 /// The Debian packages of a build, resolved to exact versions.
 #[derive(Debug)]

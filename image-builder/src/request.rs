@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use image::Format;
 use serde::{Deserialize, Serialize};
 
-use crate::{DEFAULT_CACHE_CAP, Format, KernelChoice, SourceChecks};
+use crate::{DEFAULT_CACHE_CAP, KernelChoice, SourceChecks};
 
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{SigningRecord, SigningState};
+use image::{SigningRecord, SigningState};
+
 use crate::{BuildError, KernelChoice, ModuleSigning, key};
 
 /// Digest of the signatures; what the kernel's configuration says too.

@@ -4,13 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::{FileRecord, SourceConfig, SourceOrigin};
 use keeper::Failure;
 use serde::{Deserialize, Serialize};
 
 use crate::run::Site;
-use crate::{
-    BuildError, BuildRequest, SourceConfig, SourceOrigin, git, image, source_config, tree,
-};
+use crate::{BuildError, BuildRequest, git, tree};
 
 /// Name of the step in logs, and of the folder in the cache.
 pub(crate) const STEP: &str = "source";
@@ -80,7 +79,7 @@ pub(crate) async fn prepare(site: &Site<'_>, request: &BuildRequest) -> Result<S
             (dir, SourceOrigin::default(), digest)
         }
         Word::Tarball(file) => {
-            let record = image::file_record(&file).map_err(BuildError::io("read", &file))?;
+            let record = FileRecord::of(&file).map_err(BuildError::io("read", &file))?;
             check_digest(&request.source, "the file", want.as_deref(), &record.sha256)?;
             let origin = SourceOrigin {
                 tarball: Some(record.name),
@@ -114,7 +113,7 @@ pub(crate) async fn prepare(site: &Site<'_>, request: &BuildRequest) -> Result<S
         }
     };
     let config = match &checks.config {
-        Some(file) => SourceConfig::read(file)?,
+        Some(file) => given(file)?,
         None => SourceConfig::of_tree(&tree)?,
     };
     Ok(Source {
@@ -284,15 +283,13 @@ fn check_digest(
     }
 }
 
-impl SourceConfig {
-    /// Reads a file given beside the tree.
-    fn read(file: &Path) -> Result<SourceConfig, BuildError> {
-        let text = fs::read_to_string(file).map_err(|error| BuildError::DataFile {
-            path: file.to_owned(),
-            said: format!(" {error} (--source-config; see {})", source_config::FILE),
-        })?;
-        SourceConfig::parse(&text, file)
-    }
+/// Reads a file given beside the tree.
+fn given(file: &Path) -> Result<SourceConfig, BuildError> {
+    let text = fs::read_to_string(file).map_err(|error| BuildError::DataFile {
+        path: file.to_owned(),
+        said: format!(" {error} (--source-config; see {})", image::SOURCE_CONFIG),
+    })?;
+    Ok(SourceConfig::parse(&text, file)?)
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use image::{StageRecord, sparse};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::key::Inputs;
 use crate::run::Site;
-use crate::{BuildError, BuildEvent, StageRecord, run, sparse};
+use crate::{BuildError, BuildEvent, run};
 
 /// File that makes a directory an entry.
 pub(crate) const DONE: &str = "done.json";
@@ -50,7 +51,7 @@ struct Done {
 }
 
 /// Which state of an entry's file was hashed last: content cannot change without the change time
-/// moving (as in [`crate::Image::open`]). Kept beside the entry.
+/// moving (as in [`image::Image::open`]). Kept beside the entry.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamps(BTreeMap<String, (u64, i64, i64)>);
 

@@ -9,10 +9,10 @@ mod spdx;
 
 use std::collections::BTreeMap;
 
+use image::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Manifest;
 use crate::key::Inputs;
 
 /// Makes a document.

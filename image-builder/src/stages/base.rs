@@ -4,14 +4,15 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use image::{Package, SECOND_KERNEL_SKU};
+
 use crate::apt::{Archive, PackageSet};
 use crate::data::Recipe;
-use crate::kernel::SECOND_KERNEL_SKU;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::stages::linux;
 use crate::store::{Entry, Stage};
-use crate::{BuildError, Package, key, tree};
+use crate::{BuildError, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "base";

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use image::{Manifest, SourceConfig};
 use keeper::Kept;
 
 use crate::apt::{Archive, PackageSet};
@@ -14,7 +15,7 @@ use crate::key::Inputs;
 use crate::run::Site;
 use crate::signing::{self, Signer};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, BuildEvent, Manifest, SourceConfig};
+use crate::{BuildError, BuildEvent};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "builder";

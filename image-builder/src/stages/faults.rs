@@ -4,11 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::Manifest;
+
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::stages::{builder, linux};
 use crate::store::Stage;
-use crate::{BuildError, FaultsRequest, Manifest, Progress, host, tree};
+use crate::{BuildError, FaultsRequest, Progress, host, tree};
 
 /// Name of the stage.
 const STAGE: &str = "faults";

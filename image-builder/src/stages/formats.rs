@@ -6,9 +6,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::format::Format;
+use image::Format;
+
 use crate::run::Site;
-use crate::{BuildError, inspect, key};
+use crate::stages::oci;
+use crate::{BuildError, key};
 
 /// Beginning of a Unix time in a VHD: 2000-01-01 (Virtual Hard Disk Image Format Specification).
 const VHD_EPOCH: u64 = 946_684_800;
@@ -70,7 +72,7 @@ pub(crate) async fn make(
                 .args(["--use-compress-program=gzip -n -6", GCP_DISK]);
             site.step(stage, tar).await
         }
-        Format::Oci => inspect::oci::write(site, stage, from, to).await,
+        Format::Oci => oci::write(site, stage, from, to).await,
     }
 }
 

@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::{CompiledRecord, Manifest, SourceConfig};
 use keeper::Kept;
 
 use crate::kernel::{Compiled, HOME};
@@ -16,9 +17,7 @@ use crate::run::Site;
 use crate::signing::Signer;
 use crate::stages::builder::{self, Room};
 use crate::store::{Entry, Stage};
-use crate::{
-    BuildError, CompiledRecord, KernelChoice, Manifest, SourceConfig, kernel_config, key, tree,
-};
+use crate::{BuildError, KernelChoice, kernel_config, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "linux";

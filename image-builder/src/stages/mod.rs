@@ -7,6 +7,7 @@ pub(crate) mod faults;
 pub(crate) mod formats;
 pub(crate) mod linux;
 pub(crate) mod module;
+pub(crate) mod oci;
 pub(crate) mod packer;
 mod packer_words;
 pub(crate) mod payload;

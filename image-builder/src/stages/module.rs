@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::{ModuleRecord, SourceConfig};
 use keeper::Failure;
 
 use crate::key::Inputs;
@@ -10,7 +11,7 @@ use crate::run::Site;
 use crate::signing::Signer;
 use crate::stages::{builder, tree_files};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, ModuleRecord, SourceConfig, kernel_config, key, tree};
+use crate::{BuildError, kernel_config, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "module";

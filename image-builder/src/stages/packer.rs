@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use image::SourceConfig;
 use keeper::{Failure, Kept};
 
 use crate::access::Access;
@@ -14,7 +15,7 @@ use crate::stages::packer_words::{self, Unreached};
 use crate::stages::payload::{self, PROVISION, Payload};
 use crate::stages::{disk, replay};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, BuildRequest, SourceConfig, data, host, key, run};
+use crate::{BuildError, BuildRequest, data, host, key, run};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "image";

@@ -4,12 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use image::SourceConfig;
+
 use crate::access::Access;
 use crate::key::Inputs;
 use crate::run::Site;
 use crate::stages::{module, programs, test_programs, tree_files, vexctl_source};
 use crate::store::Entry;
-use crate::{BuildError, BuildRequest, SourceConfig, data, kernel_config, key, tree};
+use crate::{BuildError, BuildRequest, data, kernel_config, key, tree};
 
 /// Scripts and files, below the workspace.
 pub(crate) const PROVISION: &str = "provision";

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 
+use image::{FileRecord, Format, Image, MANIFEST, Manifest, sparse};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use crate::BuildError;
 use crate::evidence::{self, Ingredients, Record};
-use crate::image::{self, MANIFEST};
 use crate::run::Site;
 use crate::stages::{formats, module, packer};
 use crate::store::Entry;
-use crate::{BuildError, FileRecord, Format, Image, Manifest, sparse};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "seal";
@@ -118,7 +118,7 @@ fn keep_verdict(old: &Path, new: &Path, manifest: &Manifest) -> Result<(), Build
 /// Size and digest of a file, worked out beside what else is going on.
 async fn record(path: &Path) -> Result<FileRecord, BuildError> {
     let owned = path.to_owned();
-    let record = tokio::task::spawn_blocking(move || image::file_record(&owned)).await;
+    let record = tokio::task::spawn_blocking(move || FileRecord::of(&owned)).await;
     record
         .map_err(std::io::Error::other)
         .and_then(|record| record)

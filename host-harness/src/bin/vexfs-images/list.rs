@@ -1,7 +1,7 @@
 //! `vexfs-images list`
 
 use host_harness::snapshot::{DEFAULT_CAP, Store};
-use image_builder::Image;
+use image::Image;
 
 use crate::options::Place;
 
