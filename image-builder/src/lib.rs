@@ -12,47 +12,34 @@
 //! remedy). Progress is reported as typed [`BuildEvent`]s; nothing here prints. Booting the image
 //! and judging it is the host-harness's business.
 
-mod access;
-mod apt;
+mod archive;
 mod build;
-mod cache;
-mod data;
 mod error;
 mod event;
 mod evidence;
 mod fault;
-mod git;
-mod grub;
 mod host;
-mod kernel;
-mod kernel_config;
-mod key;
 mod plan;
 mod request;
 pub mod room;
 mod run;
-mod scratch;
-mod signing;
 mod source;
-mod sources;
 mod stages;
 mod store;
-mod tree;
-mod verify;
 mod versions;
 mod workshop;
 
 pub use build::build;
-pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
-pub use data::variants;
 pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
+pub use evidence::{Finding, sign, verify};
 pub use fault::Fault;
 pub use host::cargo_home;
-pub use kernel::KernelChoice;
-pub use request::{BuildRequest, FaultsRequest, ModuleSigning, ToolsRequest};
+pub use request::{
+    BuildRequest, FaultsRequest, KernelChoice, ModuleSigning, ToolsRequest, variants,
+};
 pub use source::SourceChecks;
 pub use stages::faults::faults;
 pub use stages::tools_disk::tools_disk;
-pub use verify::{Finding, sign, verify};
+pub use store::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
 pub use workshop::{Installed, Product, Workshop, WorkshopRequest};

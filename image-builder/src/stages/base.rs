@@ -6,13 +6,14 @@ use std::path::Path;
 
 use image::{Package, SECOND_KERNEL_SKU};
 
-use crate::apt::{Archive, PackageSet};
-use crate::data::Recipe;
-use crate::key::Inputs;
+use crate::BuildError;
+use crate::archive::{Archive, PackageSet};
+use crate::request::data::Recipe;
 use crate::run::Site;
+use crate::source::tree;
 use crate::stages::linux;
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "base";

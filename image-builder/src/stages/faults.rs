@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use image::Manifest;
 
-use crate::key::Inputs;
 use crate::run::Site;
+use crate::source::tree;
 use crate::stages::{builder, linux};
 use crate::store::Stage;
-use crate::{BuildError, FaultsRequest, Progress, host, tree};
+use crate::store::key::Inputs;
+use crate::{BuildError, FaultsRequest, Progress, host};
 
 /// Name of the stage.
 const STAGE: &str = "faults";

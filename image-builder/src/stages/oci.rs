@@ -17,10 +17,11 @@ use image::inspect::{Disk, root_of};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
+use crate::BuildError;
 use crate::evidence::timestamp;
 use crate::run::Site;
-use crate::stages::formats::From;
-use crate::{BuildError, key};
+use crate::stages::form::From;
+use crate::store::key;
 
 /// Writes the archive of `from`'s disk to `to`.
 pub(crate) async fn write(

@@ -7,10 +7,11 @@ use std::path::Path;
 use image::ProgramRecord;
 
 use crate::evidence::Crate;
-use crate::key::Inputs;
 use crate::run::Site;
+use crate::source::tree;
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, host, key, tree};
+use crate::{BuildError, host};
 
 /// Programs that are built together.
 pub(crate) struct Set {

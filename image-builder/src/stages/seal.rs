@@ -10,7 +10,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use crate::BuildError;
 use crate::evidence::{self, Ingredients, Record};
 use crate::run::Site;
-use crate::stages::{formats, module, packer};
+use crate::stages::{form, formats, module, packer};
 use crate::store::Entry;
 
 /// Name of the stage.
@@ -68,7 +68,7 @@ pub(crate) async fn seal(
     let name = manifest.disk.name.trim_end_matches(".qcow2").to_owned();
     for &form in forms.iter().filter(|form| **form != Format::Qcow2) {
         let file = new.join(format!("{name}{}", form.suffix()));
-        let from = formats::From {
+        let from = form::From {
             disk: &disk,
             key: &manifest.key,
             epoch: manifest.source_date_epoch,
@@ -92,7 +92,7 @@ pub(crate) async fn seal(
     let mut sums = sums(&manifest);
     for (name, text) in &texts {
         write(name, text)?;
-        sums += &line(&crate::key::digest(text), name);
+        sums += &line(&crate::store::key::digest(text), name);
     }
     write(SUMS, &sums)?;
     keep_verdict(dir, &new, &manifest)?;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use image::ProgramRecord;
 
 use crate::BuildError;
-use crate::data::CrateProgram;
 use crate::evidence::Crate;
+use crate::request::data::CrateProgram;
 use crate::run::Site;
 use crate::stages::{programs, suites};
 use crate::store::{Entry, Stage};

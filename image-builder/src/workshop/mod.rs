@@ -21,10 +21,13 @@ use std::time::{Instant, SystemTime};
 use image::{Image, SourceConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::request::kernel_config;
 use crate::run::Site;
+use crate::source::tree;
 use crate::stages::{builder, linux, module, programs};
 use crate::store::Entry;
-use crate::{BuildError, Progress, host, kernel_config, key, run, tree};
+use crate::store::key;
+use crate::{BuildError, Progress, host, run};
 
 /// Folder of all workshops below the cache.
 const HOME: &str = "workshops";

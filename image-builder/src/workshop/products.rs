@@ -9,8 +9,9 @@ use std::time::Duration;
 use image::SourceConfig;
 
 use super::{Workshop, substance};
+use crate::BuildError;
 use crate::stages::module;
-use crate::{BuildError, key};
+use crate::store::key;
 
 /// How many products of one are kept: the present one, and those a dossier under way may read.
 const PRODUCTS: usize = 4;

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BuildError, data};
+use crate::BuildError;
+use crate::request::data;
 
 /// Folder with presets, their Kconfig fragments and the list of modules, below the workspace.
 pub(crate) const HOME: &str = "provision/kernel";

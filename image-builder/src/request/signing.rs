@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use image::{SigningRecord, SigningState};
 
-use crate::{BuildError, KernelChoice, ModuleSigning, key};
+use crate::store::key;
+use crate::{BuildError, KernelChoice, ModuleSigning};
 
 /// Digest of the signatures; what the kernel's configuration says too.
 pub(crate) const HASH: &str = "sha256";
