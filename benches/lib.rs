@@ -17,7 +17,8 @@ use host_harness::host::{Host, HostRequest};
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Direction, Fingerprint, Metric, Record};
-use image_builder::{Image, ToolsRequest};
+use image::Image;
+use image_builder::ToolsRequest;
 
 /// Criterion takes no fewer samples.
 const FEWEST: usize = 10;

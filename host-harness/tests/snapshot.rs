@@ -15,7 +15,8 @@ use host_harness::layout::Layout;
 use host_harness::machine::arguments::{VsockWire, files, ids, vsock_device};
 use host_harness::machine::{Death, Machine, MachineEvent, VsockBackend};
 use host_harness::snapshot::{Fork, Snapshot};
-use image_builder::{Image, ToolsRequest};
+use image::Image;
+use image_builder::ToolsRequest;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
 

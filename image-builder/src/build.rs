@@ -5,21 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::access::Access;
-use crate::apt::{Archive, Deb, PackageSet};
-use crate::data::{Recipe, Variant};
-use crate::kernel::Compiled;
+use image::{Format, Image, KernelRecord, SourceConfig};
+
+use crate::archive::sources::{self, SNAPSHOT_ARCHIVE, Snapshot, Source};
+use crate::archive::{Archive, Deb, PackageSet};
 use crate::plan::{MadeFrom, Packages, Plan};
+use crate::request::access::Access;
+use crate::request::data::{self, Recipe, Variant};
+use crate::request::kernel::Compiled;
+use crate::request::signing::{self, Signer};
 use crate::run::Site;
-use crate::signing::{self, Signer};
-use crate::sources::{SNAPSHOT_ARCHIVE, Snapshot, Source};
 use crate::stages::packer::Provisioning;
 use crate::stages::{builder, linux, programs, seal};
+use crate::store::cache;
 use crate::versions::Versions;
-use crate::{
-    BuildError, BuildEvent, BuildRequest, Format, Image, KernelRecord, Progress, SourceConfig,
-    cache, data, host, run, source, sources,
-};
+use crate::{BuildError, BuildEvent, BuildRequest, Progress, host, run, source};
 
 /// Free space asked for before anything is built, in MiB: what a cold minimal build leaves in the
 /// cache (2.1 GiB with downloads) and the image with its compressed form, each with room to spare.
@@ -53,7 +53,7 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     for dir in [&site.cache, &site.logs] {
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }
-    host::require_namespaces(&site).await?;
+    run::require_namespaces(&site).await?;
     site.sweep().await;
     let source = source::prepare(&site, request).await?;
     let config = source.config;

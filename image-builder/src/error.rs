@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use image::ImageError;
+
 /// A program of the host that a build needs and does not find.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingTool {
@@ -262,14 +264,9 @@ pub enum BuildError {
         /// What happened.
         source: keeper::Failure,
     },
-    /// An image directory that does not hold what its manifest says.
-    #[error("{} is not a whole image: {said}. Build it again, or remove that directory", dir.display())]
-    BadImage {
-        /// The directory.
-        dir: PathBuf,
-        /// What does not fit.
-        said: String,
-    },
+    /// An image that does not hold what its manifest says.
+    #[error(transparent)]
+    BadImage(ImageError),
     /// Reading or writing a file of ours failed.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
@@ -299,6 +296,20 @@ impl BuildError {
                 path,
                 source,
             },
+        }
+    }
+}
+
+impl From<ImageError> for BuildError {
+    fn from(error: ImageError) -> BuildError {
+        match error {
+            ImageError::DataFile { path, said } => BuildError::DataFile { path, said },
+            ImageError::Io {
+                doing,
+                path,
+                source,
+            } => BuildError::io(doing, path)(source),
+            error => BuildError::BadImage(error),
         }
     }
 }

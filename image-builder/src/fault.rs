@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 
+use image::ImageError;
 use keeper::Failure;
 
 use crate::BuildError;
@@ -82,12 +83,22 @@ impl BuildError {
             | BuildError::NoNamespaces { .. }
             | BuildError::CacheBusy { .. }
             | BuildError::CacheLeft { .. }
-            // What the disk has is not what was put there.
-            | BuildError::BadImage { .. }
             | BuildError::NoSsh { .. } => Fault::Host,
+            BuildError::BadImage(error) => Fault::from(error),
             BuildError::Replay { .. } => Fault::Ours,
             BuildError::Step { source, .. } => of_a_step(source),
             BuildError::Io { source, .. } => of_io(source),
+        }
+    }
+}
+
+impl From<&ImageError> for Fault {
+    fn from(error: &ImageError) -> Fault {
+        match error {
+            ImageError::DataFile { .. } => Fault::Request,
+            ImageError::Io { source, .. } => of_io(source),
+            // What the disk has is not what was put there.
+            _ => Fault::Host,
         }
     }
 }

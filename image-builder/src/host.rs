@@ -3,9 +3,6 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use keeper::Failure;
-
-use crate::run::Site;
 use crate::{BuildError, MissingTool, room};
 
 /// Programs a build runs, and the Debian package of each.
@@ -90,24 +87,6 @@ pub(crate) fn require_tools() -> Result<(), BuildError> {
         Ok(())
     } else {
         Err(BuildError::MissingTools { missing })
-    }
-}
-
-/// Checks that an ordinary user gets what mmdebstrap's unshare mode and the builder root need: a user
-/// namespace with the ids of subuid(5). Root needs none.
-pub(crate) async fn require_namespaces(site: &Site<'_>) -> Result<(), BuildError> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    let command = Site::program("unshare")
-        .args(["--user", "--map-auto", "--map-root-user", "--mount"])
-        .arg("true");
-    match site.output("namespaces", command).await {
-        Err(BuildError::Step {
-            source: Failure::Ended { tail, .. },
-            ..
-        }) => Err(BuildError::NoNamespaces { said: tail }),
-        other => other.map(drop),
     }
 }
 

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::apt::{Archive, PackageSet};
-use crate::data::Recipe;
+use image::{
+    FileRecord, KernelRecord, Manifest, ProgramRecord, SCHEMA, SigningRecord, SigningState,
+    SourceConfig, SourceOrigin, SourceRecord, StageRecord,
+};
+
+use crate::archive::sources;
+use crate::archive::{Archive, PackageSet};
 use crate::evidence::{self, Deb, Ingredients};
-use crate::kernel::Compiled;
-use crate::key::Inputs;
-use crate::manifest::SCHEMA;
+use crate::request::data::Recipe;
+use crate::request::kernel::Compiled;
+use crate::request::signing::{self, Signer};
 use crate::run::Site;
-use crate::signing::{self, Signer};
+use crate::source::git;
 use crate::stages::base::Base;
 use crate::stages::builder::Room;
 use crate::stages::linux::{self, Linux};
@@ -17,13 +22,10 @@ use crate::stages::packer::Provisioning;
 use crate::stages::payload::Made as PayloadMade;
 use crate::stages::test_programs::{self, TestPrograms};
 use crate::stages::{base, builder, disk, module, packer, programs, seal, vexctl_source};
+use crate::store::key::Inputs;
 use crate::store::{Entry, Stage};
 use crate::versions::Versions;
-use crate::{
-    BuildError, BuildRequest, FileRecord, KernelChoice, KernelRecord, Manifest, ProgramRecord,
-    SigningRecord, SigningState, SourceConfig, SourceOrigin, SourceRecord, StageRecord, git,
-    sources,
-};
+use crate::{BuildError, BuildRequest, KernelChoice};
 
 /// The Debian packages of a build, resolved to exact versions.
 #[derive(Debug)]

@@ -118,6 +118,24 @@ impl Site<'_> {
     }
 }
 
+/// Checks that an ordinary user gets what mmdebstrap's unshare mode and the builder root need: a user
+/// namespace with the ids of subuid(5). Root needs none.
+pub(crate) async fn require_namespaces(site: &Site<'_>) -> Result<(), BuildError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let command = Site::program("unshare")
+        .args(["--user", "--map-auto", "--map-root-user", "--mount"])
+        .arg("true");
+    match site.output("namespaces", command).await {
+        Err(BuildError::Step {
+            source: Failure::Ended { tail, .. },
+            ..
+        }) => Err(BuildError::NoNamespaces { said: tail }),
+        other => other.map(drop),
+    }
+}
+
 /// Starts a stage's log anew.
 pub(crate) fn fresh_log(log: &Path) -> Result<(), BuildError> {
     if let Some(dir) = log.parent() {

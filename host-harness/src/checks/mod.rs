@@ -28,7 +28,7 @@ mod workbench;
 use std::pin::Pin;
 use std::time::Duration;
 
-use image_builder::{SigningRecord, SigningState, SourceConfig};
+use image::{SigningRecord, SigningState, SourceConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{Failure, Lab};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use image_builder::{Image, Manifest};
+use image::{Image, Manifest};
 
 use super::DossierError;
 use super::facts::{Facts, Left, MachineFacts, files};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use image_builder::Image;
+use image::Image;
 
 use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
 use super::store::{self, Draft};

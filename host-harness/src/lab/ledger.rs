@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use image_builder::SourceConfig;
+use image::SourceConfig;
 
 use super::{Failure, Guest};
 use crate::verdict::ledger::{self, Leak, Ledger, Malformed};

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use image_builder::{Manifest, SourceConfig};
+use image::{Manifest, SourceConfig};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use image_builder::{Image, KernelRecord};
+use image::{Image, KernelRecord};
 
 use super::FIRST_ANSWER;
 use crate::dossier::Policy;

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use image_builder::Manifest;
+use image::Manifest;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Guest};

@@ -265,7 +265,7 @@ impl Arguments {
             self.add("-append", direct.command_line.clone());
         }
         if spec.second_kernel {
-            let sku = image_builder::SECOND_KERNEL_SKU;
+            let sku = image::SECOND_KERNEL_SKU;
             self.add("-smbios", format!("type=1,sku={sku}"));
         }
         if let Some(invitation) = &wiring.invitation {

@@ -1,6 +1,6 @@
 //! What a figure depends on besides what was measured.
 
-use image_builder::Image;
+use image::Image;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Host, HostKind};

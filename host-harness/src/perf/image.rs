@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use image_builder::{BuildError, BuildRequest, Image};
+use image::Image;
+use image_builder::{BuildError, BuildRequest};
 
 use super::{Direction, Metric};
 use crate::layout::Layout;

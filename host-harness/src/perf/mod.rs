@@ -25,7 +25,7 @@ mod vectors;
 pub mod vsock;
 mod workbench;
 
-use image_builder::SourceConfig;
+use ::image::SourceConfig;
 
 use crate::lab::{Failure, Guest};
 use workbench::{Disk, Peer, Subject, Workbench};

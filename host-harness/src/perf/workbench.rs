@@ -1,7 +1,7 @@
 //! The same work on a fresh file system, again and again: of the module under test, of another build of
 //! it, or of a peer. What each piece of work cost comes out, by the guest's clock.
 
-use image_builder::SourceConfig;
+use image::SourceConfig;
 
 use super::fio::{self, Job};
 use super::{statistics, vectors};

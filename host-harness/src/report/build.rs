@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use image_builder::{BuildEvent, Image};
+use image::Image;
+use image_builder::BuildEvent;
 use serde::Serialize;
 
 use crate::checks::{self, Tier};

@@ -23,7 +23,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use image_builder::{BuildError, BuildEvent, Product, SigningState, SourceConfig, Workshop};
+use image::{SigningState, SourceConfig};
+use image_builder::{BuildError, BuildEvent, Product, Workshop};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;

@@ -13,7 +13,8 @@ use host_harness::host::{Host, HostRequest};
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::runner;
-use image_builder::{BuildRequest, FaultsRequest, KernelChoice, ModuleSigning, SigningState};
+use image::SigningState;
+use image_builder::{BuildRequest, FaultsRequest, KernelChoice, ModuleSigning};
 use libtest_mimic::Failed;
 
 use super::fault::Fault;

@@ -19,7 +19,8 @@ use host_harness::lab::{Break, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
 use host_harness::verdict::Outcome;
-use image_builder::{BuildRequest, Image, SigningRecord, SourceConfig, ToolsRequest};
+use image::{Image, SigningRecord, SourceConfig};
+use image_builder::{BuildRequest, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// The variant that is built when no image exists.

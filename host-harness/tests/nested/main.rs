@@ -13,7 +13,7 @@ use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::layout::Layout;
 use host_harness::machine::{DiskContent, DiskFormat, ExtraDisk, Machine, MachineSpec};
-use image_builder::Image;
+use image::Image;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Argument that makes this program the harness inside the guest.

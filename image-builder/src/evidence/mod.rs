@@ -1,19 +1,22 @@
 //! What an image says of itself to others: two bills of materials, and where it comes from.
 //!
-//! Pure: each document follows from the [`Record`] alone, and holds no time but the image's own, so
-//! that the same inputs give the same documents.
+//! The documents are pure: each follows from the [`Record`] alone, and holds no time but the image's own,
+//! so that the same inputs give the same documents. [`verify()`] holds them against the image.
 
 mod cyclonedx;
 mod provenance;
 mod spdx;
+mod verify;
 
 use std::collections::BTreeMap;
 
+use image::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Manifest;
-use crate::key::Inputs;
+use crate::store::key::Inputs;
+
+pub use verify::{Finding, sign, verify};
 
 /// Makes a document.
 type Make = fn(&Record<'_>) -> Value;

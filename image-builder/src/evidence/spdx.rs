@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Record, cargo_url, debian_url, timestamp};
-use crate::key;
+use crate::store::key;
 
 const NONE: &str = "NOASSERTION";
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";

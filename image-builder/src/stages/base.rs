@@ -4,14 +4,16 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::apt::{Archive, PackageSet};
-use crate::data::Recipe;
-use crate::kernel::SECOND_KERNEL_SKU;
-use crate::key::Inputs;
+use image::{Package, SECOND_KERNEL_SKU};
+
+use crate::BuildError;
+use crate::archive::{Archive, PackageSet};
+use crate::request::data::Recipe;
 use crate::run::Site;
+use crate::source::tree;
 use crate::stages::linux;
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, Package, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "base";

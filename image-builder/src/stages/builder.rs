@@ -6,15 +6,16 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use image::{Manifest, SourceConfig};
 use keeper::Kept;
 
-use crate::apt::{Archive, PackageSet};
-use crate::data::{self, Recipe};
-use crate::key::Inputs;
+use crate::archive::{Archive, PackageSet};
+use crate::request::data::{self, Recipe};
+use crate::request::signing::{self, Signer};
 use crate::run::Site;
-use crate::signing::{self, Signer};
+use crate::store::key::Inputs;
 use crate::store::{Entry, Stage};
-use crate::{BuildError, BuildEvent, Manifest, SourceConfig};
+use crate::{BuildError, BuildEvent};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "builder";

@@ -6,13 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use image::sparse;
 use keeper::Kept;
 
-use crate::key::Inputs;
+use crate::BuildError;
 use crate::run::Site;
 use crate::stages::base;
+use crate::stages::grub;
+use crate::store::key::Inputs;
 use crate::store::{Entry, Stage};
-use crate::{BuildError, grub, sparse};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "disk";

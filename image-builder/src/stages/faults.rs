@@ -4,11 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::key::Inputs;
+use image::Manifest;
+
 use crate::run::Site;
+use crate::source::tree;
 use crate::stages::{builder, linux};
 use crate::store::Stage;
-use crate::{BuildError, FaultsRequest, Manifest, Progress, host, tree};
+use crate::store::key::Inputs;
+use crate::{BuildError, FaultsRequest, Progress, host};
 
 /// Name of the stage.
 const STAGE: &str = "faults";

@@ -6,9 +6,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::format::Format;
+use image::Format;
+
+use crate::BuildError;
 use crate::run::Site;
-use crate::{BuildError, inspect, key};
+use crate::stages::form::From;
+use crate::stages::oci;
+use crate::store::key;
 
 /// Beginning of a Unix time in a VHD: 2000-01-01 (Virtual Hard Disk Image Format Specification).
 const VHD_EPOCH: u64 = 946_684_800;
@@ -18,20 +22,6 @@ const FOOTER: usize = 512;
 const DESCRIPTOR: usize = 21 * 512;
 /// The disk's name in the archive for Google's cloud: it has to be this.
 const GCP_DISK: &str = "disk.raw";
-
-/// What a form is made from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct From<'a> {
-    /// The finished qcow2 disk.
-    pub(crate) disk: &'a Path,
-    /// Content key of the image: what ids follow from.
-    pub(crate) key: &'a str,
-    /// Seconds since 1970 that stand for now.
-    pub(crate) epoch: u64,
-    /// Name and version, for people.
-    pub(crate) name: &'a str,
-    pub(crate) version: &'a str,
-}
 
 /// Writes the form to `to`, which must not be there yet.
 pub(crate) async fn make(
@@ -70,7 +60,7 @@ pub(crate) async fn make(
                 .args(["--use-compress-program=gzip -n -6", GCP_DISK]);
             site.step(stage, tar).await
         }
-        Format::Oci => inspect::oci::write(site, stage, from, to).await,
+        Format::Oci => oci::write(site, stage, from, to).await,
     }
 }
 

@@ -8,17 +8,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::{CompiledRecord, Manifest, SourceConfig};
 use keeper::Kept;
 
-use crate::kernel::{Compiled, HOME};
-use crate::key::Inputs;
+use crate::request::kernel::{Compiled, HOME};
+use crate::request::kernel_config;
+use crate::request::signing::Signer;
 use crate::run::Site;
-use crate::signing::Signer;
+use crate::source::tree;
 use crate::stages::builder::{self, Room};
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{
-    BuildError, CompiledRecord, KernelChoice, Manifest, SourceConfig, kernel_config, key, tree,
-};
+use crate::{BuildError, KernelChoice};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "linux";

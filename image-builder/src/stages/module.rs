@@ -3,14 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::{ModuleRecord, SourceConfig};
 use keeper::Failure;
 
-use crate::key::Inputs;
+use crate::BuildError;
+use crate::request::kernel_config;
+use crate::request::signing::Signer;
 use crate::run::Site;
-use crate::signing::Signer;
+use crate::source::tree;
 use crate::stages::{builder, tree_files};
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, ModuleRecord, SourceConfig, kernel_config, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "module";

@@ -5,16 +5,18 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use image::SourceConfig;
 use keeper::{Failure, Kept};
 
-use crate::access::Access;
-use crate::key::Inputs;
+use crate::request::access::Access;
+use crate::request::data;
 use crate::run::Site;
 use crate::stages::packer_words::{self, Unreached};
 use crate::stages::payload::{self, PROVISION, Payload};
 use crate::stages::{disk, replay};
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, BuildRequest, SourceConfig, data, host, key, run};
+use crate::{BuildError, BuildRequest, host, run};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "image";

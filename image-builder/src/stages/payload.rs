@@ -4,12 +4,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::access::Access;
-use crate::key::Inputs;
+use image::SourceConfig;
+
+use crate::request::access::Access;
+use crate::request::data;
+use crate::request::kernel_config;
 use crate::run::Site;
+use crate::source::tree;
 use crate::stages::{module, programs, test_programs, tree_files, vexctl_source};
 use crate::store::Entry;
-use crate::{BuildError, BuildRequest, SourceConfig, data, kernel_config, key, tree};
+use crate::store::key::{self, Inputs};
+use crate::{BuildError, BuildRequest};
 
 /// Scripts and files, below the workspace.
 pub(crate) const PROVISION: &str = "provision";
@@ -31,8 +36,6 @@ const PROGRAMS: &str = "usr/local/bin";
 /// The module for the second kernel, and the release of that, as 10-module.sh knows them.
 const SECOND_MODULE: &str = "second-module.ko";
 const SECOND_KERNEL: &str = "second-kernel";
-/// Time of the files the build itself brings: the same for everybody.
-const FILE_TIME: &str = "@1700000000";
 
 /// What goes into it besides the results of stages.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl<'a> Payload<'a> {
             .map(|(name, path)| (name.to_string(), path.clone()));
         let mut inputs = Inputs::default()
             .with_all(self.access.inputs())
-            .with("file times", FILE_TIME)
+            .with("file times", tree::FILE_TIME)
             .with("installed files", format!("{:?}", self.config.install))
             .with("mount options", &*self.config.mount_options)
             .with("lacks", self.config.lacks.join(" "));
@@ -184,28 +187,18 @@ impl<'a> Payload<'a> {
                 .and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(0o755)))
                 .map_err(BuildError::io("copy", from))?;
         }
-        site.step(stage, archive(&overlay, &to.join("files.tar")))
+        site.step(stage, tree::archive(&overlay, &to.join("files.tar")))
             .await?;
         if self.variant.sources {
             let tree = work.join("source");
             let source = &self.request.source;
             tree::copy(source, &tree).map_err(BuildError::io("copy", source))?;
-            site.step(stage, archive(&tree, &to.join("vexfs-source.tar")))
+            site.step(stage, tree::archive(&tree, &to.join("vexfs-source.tar")))
                 .await?;
         }
         tree_files::put(self.config, made.module, to)?;
         self.access.write(site, stage, to).await
     }
-}
-
-/// tar(1) of a folder's content, the same bytes for the same files.
-pub(crate) fn archive(dir: &Path, to: &Path) -> keeper::Kept {
-    Site::program("tar")
-        .args(["--create", "--sort=name", "--format=gnu", "--numeric-owner"])
-        .args(["--owner=0", "--group=0", &format!("--mtime={FILE_TIME}")])
-        .arg(format!("--file={}", to.display()))
-        .arg(format!("--directory={}", dir.display()))
-        .arg(".")
 }
 
 /// Names of the stage scripts, in order.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use image::ProgramRecord;
+
 use crate::evidence::Crate;
-use crate::key::Inputs;
 use crate::run::Site;
+use crate::source::tree;
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, ProgramRecord, host, image, key, tree};
+use crate::{BuildError, host};
 
 /// Programs that are built together.
 pub(crate) struct Set {
@@ -164,7 +167,7 @@ pub(crate) async fn make(
 pub(crate) fn records(entry: &Entry) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
     let records = IMAGE.programs.iter().map(|(_, program)| {
         let path = entry.dir.join(program);
-        let record = image::program_record(&path, env!("CARGO_PKG_VERSION"));
+        let record = ProgramRecord::of(&path, env!("CARGO_PKG_VERSION"));
         Ok((program.to_string(), record?))
     });
     records.collect()

@@ -12,10 +12,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 
-use crate::inspect::disk::Disk;
-use crate::inspect::{Kind, Node, Tree, diff, extract};
+use image::inspect::{Disk, Kind, Node, Tree, diff, extract};
+use image::sparse;
+
+use crate::BuildError;
 use crate::run::Site;
-use crate::{BuildError, sparse};
 
 /// How many differences an error names.
 const NAMED: usize = 5;

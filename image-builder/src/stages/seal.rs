@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 
+use image::{FileRecord, Format, Image, MANIFEST, Manifest, sparse};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use crate::BuildError;
 use crate::evidence::{self, Ingredients, Record};
-use crate::image::{self, MANIFEST};
 use crate::run::Site;
-use crate::stages::{formats, module, packer};
+use crate::stages::{form, formats, module, packer};
 use crate::store::Entry;
-use crate::{BuildError, FileRecord, Format, Image, Manifest, sparse};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "seal";
@@ -68,7 +68,7 @@ pub(crate) async fn seal(
     let name = manifest.disk.name.trim_end_matches(".qcow2").to_owned();
     for &form in forms.iter().filter(|form| **form != Format::Qcow2) {
         let file = new.join(format!("{name}{}", form.suffix()));
-        let from = formats::From {
+        let from = form::From {
             disk: &disk,
             key: &manifest.key,
             epoch: manifest.source_date_epoch,
@@ -92,7 +92,7 @@ pub(crate) async fn seal(
     let mut sums = sums(&manifest);
     for (name, text) in &texts {
         write(name, text)?;
-        sums += &line(&crate::key::digest(text), name);
+        sums += &line(&crate::store::key::digest(text), name);
     }
     write(SUMS, &sums)?;
     keep_verdict(dir, &new, &manifest)?;
@@ -118,7 +118,7 @@ fn keep_verdict(old: &Path, new: &Path, manifest: &Manifest) -> Result<(), Build
 /// Size and digest of a file, worked out beside what else is going on.
 async fn record(path: &Path) -> Result<FileRecord, BuildError> {
     let owned = path.to_owned();
-    let record = tokio::task::spawn_blocking(move || image::file_record(&owned)).await;
+    let record = tokio::task::spawn_blocking(move || FileRecord::of(&owned)).await;
     record
         .map_err(std::io::Error::other)
         .and_then(|record| record)

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::data::CrateProgram;
 use crate::evidence::Crate;
-use crate::key::Inputs;
+use crate::request::data::CrateProgram;
 use crate::run::Site;
 use crate::stages::programs::{self, RUSTFLAGS, TARGET};
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, host, key};
+use crate::{BuildError, host};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "suites";

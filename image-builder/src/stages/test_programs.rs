@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::CrateProgram;
+use image::ProgramRecord;
+
+use crate::BuildError;
 use crate::evidence::Crate;
+use crate::request::data::CrateProgram;
 use crate::run::Site;
 use crate::stages::{programs, suites};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, ProgramRecord, image};
 
 /// What they are made from.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Made {
         let records = self
             .programs
             .iter()
-            .map(|(name, version, path)| Ok((name.clone(), image::program_record(path, version)?)));
+            .map(|(name, version, path)| Ok((name.clone(), ProgramRecord::of(path, version)?)));
         records.collect()
     }
 

@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::apt::{Archive, PackageSet};
-use crate::data::ToolPrograms;
-use crate::key::Inputs;
+use crate::archive::{Archive, PackageSet};
+use crate::request::data::{self, ToolPrograms};
 use crate::run::Site;
 use crate::stages::test_programs::TestPrograms;
 use crate::stages::{base, builder, programs, suites};
 use crate::store::Stage;
-use crate::{BuildError, BuildEvent, Progress, ToolsRequest, data, host, key};
+use crate::store::key::{self, Inputs};
+use crate::{BuildError, BuildEvent, Progress, ToolsRequest, host};
 
 /// Name of the stage.
 const STAGE: &str = "tools";

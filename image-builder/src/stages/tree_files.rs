@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use image::SourceConfig;
+
+use crate::BuildError;
 use crate::store::Entry;
-use crate::{BuildError, SourceConfig};
 
 /// In the payload: a line for each file, with its mode, its name there, and its path in the image.
 const LIST: &str = "install.list";

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use crate::key::Inputs;
+use crate::BuildError;
 use crate::run::Site;
-use crate::stages::payload;
+use crate::source::tree;
+use crate::store::key::{self, Inputs};
 use crate::store::{Entry, Stage};
-use crate::{BuildError, key, tree};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "sources";
@@ -96,7 +96,7 @@ pub(crate) async fn make(
         write(".cargo/config.toml", CARGO_CONFIG)?;
         let vendored = tree.join("vendor");
         hollow_out(&vendored).map_err(BuildError::io("thin out", vendored))?;
-        site.step(STAGE, payload::archive(&tree, &result.join(ARCHIVE)))
+        site.step(STAGE, tree::archive(&tree, &result.join(ARCHIVE)))
             .await
     })
     .await

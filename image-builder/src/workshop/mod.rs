@@ -18,12 +18,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
+use image::{Image, SourceConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::request::kernel_config;
 use crate::run::Site;
+use crate::source::tree;
 use crate::stages::{builder, linux, module, programs};
 use crate::store::Entry;
-use crate::{BuildError, Image, Progress, SourceConfig, host, kernel_config, key, run, tree};
+use crate::store::key;
+use crate::{BuildError, Progress, host, run};
 
 /// Folder of all workshops below the cache.
 const HOME: &str = "workshops";
@@ -116,7 +120,7 @@ impl Workshop {
     /// # Errors
     /// Those of [`SourceConfig::of_tree`].
     pub fn config(&self) -> Result<SourceConfig, BuildError> {
-        SourceConfig::of_tree(&self.request.source)
+        Ok(SourceConfig::of_tree(&self.request.source)?)
     }
 
     /// The tree.
@@ -383,7 +387,7 @@ fn reason(before: &[PathBuf], update: &tree::Update) -> Option<String> {
         ["Makefile", "GNUmakefile", "makefile", "Kbuild", "Kconfig"].contains(&&*name)
             || name.starts_with("Makefile.")
             || name.ends_with(".mk")
-            || name == crate::source_config::FILE
+            || name == image::SOURCE_CONFIG
     };
     let changed = update.changed.iter().find(makes)?;
     Some(format!("{} has changed", changed.display()))

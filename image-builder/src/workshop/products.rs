@@ -6,9 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use image::SourceConfig;
+
 use super::{Workshop, substance};
+use crate::BuildError;
 use crate::stages::module;
-use crate::{BuildError, SourceConfig, key};
+use crate::store::key;
 
 /// How many products of one are kept: the present one, and those a dossier under way may read.
 const PRODUCTS: usize = 4;

@@ -8,7 +8,7 @@ use object::{
     File, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags,
 };
 
-use crate::key;
+use crate::store::key;
 
 /// Sections the kernel keeps (elf(5), `SHF_ALLOC`).
 const ALLOC: u64 = 2;

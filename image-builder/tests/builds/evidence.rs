@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image_builder::inspect::{Tree, diff};
+use image::inspect::{Tree, diff};
 use image_builder::{sign, verify};
 use serde_json::Value;
 

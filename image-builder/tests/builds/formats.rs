@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image_builder::{Format, verify};
+use image::Format;
+use image_builder::verify;
 
 use crate::lab::{Lab, Test, must};
 use crate::schema::mistakes;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use image_builder::{BuildEvent, Image, Manifest, SigningState};
+use image::{Image, Manifest, SigningState};
+use image_builder::BuildEvent;
 
 use crate::lab::{Lab, Test, must};
 use crate::schema::mistakes;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use image_builder::{BuildEvent, BuildRequest, Image};
+use image::Image;
+use image_builder::{BuildEvent, BuildRequest};
 
 /// A test and its name.
 pub type Test = (&'static str, fn() -> Result<(), String>);

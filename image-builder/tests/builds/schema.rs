@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The schema's file.
-pub const SCHEMA: &str = include_str!("../../schema/manifest.schema.json");
+pub const SCHEMA: &str = include_str!("../../../image/schema/manifest.schema.json");
 
 /// Everything about `value` that is not as the schema says.
 pub fn mistakes(value: &Value) -> Vec<String> {

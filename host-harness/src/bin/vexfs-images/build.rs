@@ -10,8 +10,9 @@ use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
+use image::{Format, Image};
 use image_builder::{
-    BuildError, BuildEvent, BuildRequest, Format, Image, KernelChoice, ModuleSigning, SourceChecks,
+    BuildError, BuildEvent, BuildRequest, KernelChoice, ModuleSigning, SourceChecks,
 };
 
 use crate::options::{Machines, Place, Telling, Usage};

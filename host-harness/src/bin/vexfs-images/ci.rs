@@ -10,7 +10,7 @@ use host_harness::layout::Layout;
 use host_harness::report::build::{BuildLog, BuildReport};
 use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
-use image_builder::Image;
+use image::Image;
 
 use crate::delivery::{self, Delivery};
 use crate::options::{self, Machines, Place};

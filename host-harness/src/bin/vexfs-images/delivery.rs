@@ -10,7 +10,7 @@ use anyhow::Context;
 use host_harness::layout::Layout;
 use host_harness::report::build::{BuildLog, BuildReport, ImageRow};
 use host_harness::stored;
-use image_builder::Image;
+use image::Image;
 use nix::fcntl::{Flock, FlockArg};
 use publisher::{Content, Destination, ImageFiles, Options, Tally};
 

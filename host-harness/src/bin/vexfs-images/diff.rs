@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use host_harness::layout::Layout;
-use image_builder::inspect::{Tree, diff};
+use image::inspect::{Tree, diff};
 
 use crate::options::{self, Place};
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use host_harness::snapshot::{DEFAULT_CAP, Listed, Store};
-use image_builder::Image;
+use image::Image;
 use serde_json::{Value, json};
 
 use crate::options::Place;

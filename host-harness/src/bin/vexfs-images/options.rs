@@ -15,7 +15,8 @@ use host_harness::machine::{Firmware, Machine, MachineError, MachineSpec, VsockB
 use host_harness::snapshot::SnapshotError;
 use host_harness::tryout::TryoutError;
 use host_harness::whose::{Tries, Whose};
-use image_builder::{BuildError, Image};
+use image::{Image, ImageError};
+use image_builder::{BuildError, Fault};
 
 /// The most a single request of an interactive command may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -243,8 +244,11 @@ pub struct Usage(pub String);
 /// What a build says of its own fault; else 1 for what the guest did, 2 for bad input, and 75 (EX_TEMPFAIL of
 /// sysexits.h) for a host that could not do its part.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let built = error.chain().find_map(|cause| cause.downcast_ref());
-    if let Some(fault) = built.map(BuildError::fault) {
+    let built = error.chain().find_map(|cause| {
+        let built = cause.downcast_ref().map(BuildError::fault);
+        built.or_else(|| cause.downcast_ref::<ImageError>().map(Fault::from))
+    });
+    if let Some(fault) = built {
         return fault.exit_code();
     }
     let bad_input = error.chain().any(|cause| {
@@ -330,6 +334,16 @@ mod tests {
         };
         assert_eq!(code(unknown), 2, "what was asked for");
         assert_eq!(exit_code(&Usage("x".into()).into()), 2);
+        let of_image = |error: ImageError| exit_code(&anyhow::Error::new(error).context("image x"));
+        let (dir, path, said) = ("/i".into(), "/t".into(), String::new());
+        let not_whole = ImageError::NotWhole { dir, said };
+        assert_eq!(of_image(not_whole), 75, "the host's");
+        let said = "1:1: x".into();
+        assert_eq!(
+            of_image(ImageError::DataFile { path, said }),
+            2,
+            "what was given"
+        );
         assert_eq!(exit_code(&anyhow::anyhow!("anything else")), 75);
     }
 }

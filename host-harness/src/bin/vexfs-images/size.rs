@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use host_harness::lab::Failure;
 use host_harness::report::model::NO_PACKAGE;
-use image_builder::inspect::{Kind, Tree};
+use image::inspect::{Kind, Tree};
 
 use crate::options::{self, Machines, OneImage, Place};
 

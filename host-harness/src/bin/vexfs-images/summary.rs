@@ -10,7 +10,8 @@ use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::stored;
 use host_harness::verdict::Outcome;
-use image_builder::{BuildEvent, Image};
+use image::Image;
+use image_builder::BuildEvent;
 
 use crate::validate::Which;
 

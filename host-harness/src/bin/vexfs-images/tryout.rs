@@ -13,7 +13,8 @@ use host_harness::report::{JunitReporter, TerminalReporter};
 use host_harness::runner::{self, Manner, SharedReporters, Tally};
 use host_harness::tryout::{self, Round, Said, Saves, Took, Tryout, Voice};
 use host_harness::verdict::Outcome;
-use image_builder::{Image, ToolsRequest, Workshop, WorkshopRequest};
+use image::Image;
+use image_builder::{ToolsRequest, Workshop, WorkshopRequest};
 
 use crate::options::{
     self, Checks, Dossiers, Jobs, Machines, Place, Telling, Testbed, Tree, Usage,

@@ -15,7 +15,8 @@ use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
 use host_harness::runner::{self, SharedReporters};
 use host_harness::stored::{self, Basis};
-use image_builder::{BuildEvent, Image, ToolsRequest};
+use image::Image;
+use image_builder::{BuildEvent, ToolsRequest};
 
 use crate::options::{self, Checks, Dossiers, Jobs, Machines, Place, Telling, Usage, WhichKernel};
 

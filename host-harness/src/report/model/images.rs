@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use image_builder::Manifest;
-use image_builder::inspect::{Kind, Tree};
+use image::Manifest;
+use image::inspect::{Kind, Tree};
 use serde::Serialize;
 
 use super::{Fact, Link};

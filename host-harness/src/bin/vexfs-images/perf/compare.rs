@@ -12,7 +12,8 @@ use host_harness::perf::Fingerprint;
 use host_harness::perf::compare::{self, Comparison, Side, Thresholds};
 use host_harness::perf::statistics::Verdict;
 use host_harness::report::JunitReporter;
-use image_builder::{Image, Workshop, WorkshopRequest};
+use image::Image;
+use image_builder::{Workshop, WorkshopRequest};
 
 use super::{setup, short};
 use crate::options::{self, Machines, Place, Testbed, Usage};

@@ -9,7 +9,8 @@ use host_harness::host::Host;
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Record};
-use image_builder::{BuildEvent, Image, ToolsRequest};
+use image::Image;
+use image_builder::{BuildEvent, ToolsRequest};
 
 use crate::options::Usage;
 

@@ -9,7 +9,7 @@ use host_harness::history::{History, Run};
 use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Fingerprint, Metric, Record};
-use image_builder::Image;
+use image::Image;
 
 use super::setup;
 use crate::options::{self, Machines, Place, Usage};

@@ -1,12 +1,22 @@
 //! What to build, and from what.
 
+pub(crate) mod access;
+pub(crate) mod data;
+pub(crate) mod kernel;
+pub(crate) mod kernel_config;
+pub(crate) mod signing;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use image::Format;
 use serde::{Deserialize, Serialize};
 
-use crate::{DEFAULT_CACHE_CAP, Format, KernelChoice, SourceChecks};
+use crate::{DEFAULT_CACHE_CAP, SourceChecks};
+
+pub use data::variants;
+pub use kernel::KernelChoice;
 
 /// One image to build. Start from [`BuildRequest::new`] and set what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,23 +4,30 @@
 //! inputs, for [`Inputs::why`]. Whoever makes or removes an entry holds a lock (flock(2)) on its name,
 //! whoever uses it a shared one: builds side by side make it once, and nothing in use is removed.
 
+pub(crate) mod cache;
+pub(crate) mod key;
+pub(crate) mod scratch;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use image::{StageRecord, sparse};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::key::Inputs;
 use crate::run::Site;
-use crate::{BuildError, BuildEvent, StageRecord, run, sparse};
+use crate::store::key::Inputs;
+use crate::{BuildError, BuildEvent, run};
+
+pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
 
 /// File that makes a directory an entry.
 pub(crate) const DONE: &str = "done.json";
 /// How many entries of a stage are kept: four variants with two kernels; the least recently used go
-/// first. The cap on the cache ([`crate::cache`]) comes on top.
+/// first. The cap on the cache ([`crate::store::cache`]) comes on top.
 const KEPT: usize = 8;
 /// Stages of which fewer are kept, for they are large: one is enough for each kernel series, and of tools
 /// disks one for each tier, and the last one of either.
@@ -50,7 +57,7 @@ struct Done {
 }
 
 /// Which state of an entry's file was hashed last: content cannot change without the change time
-/// moving (as in [`crate::Image::open`]). Kept beside the entry.
+/// moving (as in [`image::Image::open`]). Kept beside the entry.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamps(BTreeMap<String, (u64, i64, i64)>);
 

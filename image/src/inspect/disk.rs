@@ -8,7 +8,7 @@ use std::path::Path;
 use keeper::Kept;
 use serde::Deserialize;
 
-use crate::BuildError;
+use crate::ImageError;
 
 /// The name of the root partition in the partition table.
 const ROOT: &str = "root";
@@ -19,7 +19,7 @@ const MOST_ENTRIES: u64 = 1024;
 
 /// A disk image of any format qemu-img(1) can map to places in a file.
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub struct Disk {
     file: File,
     extents: Vec<Extent>,
 }
@@ -37,14 +37,20 @@ struct Extent {
 
 /// A stretch of a disk that holds a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Partition {
-    pub(crate) start: u64,
-    pub(crate) bytes: u64,
+pub struct Partition {
+    /// Where it begins, in bytes.
+    pub start: u64,
+    /// How large it is.
+    pub bytes: u64,
 }
 
 impl Disk {
-    pub(crate) async fn open(path: &Path) -> Result<Disk, BuildError> {
-        let io = |error| BuildError::io("read", path)(error);
+    /// Opens it, whoever else works with it.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] when qemu-img(1) takes it for no disk image.
+    pub async fn open(path: &Path) -> Result<Disk, ImageError> {
+        let io = |error| ImageError::io("read", path)(error);
         let extents = map(path).await.map_err(io)?;
         let extents = serde_json::from_slice(&extents)
             .map_err(|error| io(io::Error::other(format!("qemu-img map: {error}"))))?;
@@ -53,7 +59,10 @@ impl Disk {
     }
 
     /// Reads exactly this much from there.
-    pub(crate) fn read_at(&self, mut at: u64, mut to: &mut [u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Behind the disk's end, and where it is compressed inside.
+    pub fn read_at(&self, mut at: u64, mut to: &mut [u8]) -> io::Result<()> {
         while !to.is_empty() {
             let extent = self
                 .extents
@@ -78,7 +87,10 @@ impl Disk {
     }
 
     /// The partition called `root`, by the GPT (UEFI specification, section 5.3).
-    pub(crate) fn root(&self) -> io::Result<Partition> {
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn root(&self) -> io::Result<Partition> {
         let mut header = [0; 92];
         self.read_at(SECTOR, &mut header)?;
         if &header[..8] != b"EFI PART" {

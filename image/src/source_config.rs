@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::BuildError;
+use crate::ImageError;
 
 /// The file's name, in the root of a source tree.
 pub const FILE: &str = "vexfs-source.toml";
@@ -76,15 +76,15 @@ impl SourceConfig {
     /// What the tree at `tree` says, or the defaults when it says nothing.
     ///
     /// # Errors
-    /// [`BuildError::DataFile`] with line and column.
-    pub fn of_tree(tree: &Path) -> Result<SourceConfig, BuildError> {
+    /// [`ImageError::DataFile`] with line and column.
+    pub fn of_tree(tree: &Path) -> Result<SourceConfig, ImageError> {
         let path = tree.join(FILE);
         match std::fs::read_to_string(&path) {
             Ok(text) => SourceConfig::parse(&text, &path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(SourceConfig::default())
             }
-            Err(error) => Err(BuildError::DataFile {
+            Err(error) => Err(ImageError::DataFile {
                 path,
                 said: format!(" {error}"),
             }),
@@ -103,9 +103,9 @@ impl SourceConfig {
     /// Reads the text of such a file; `path` is for messages.
     ///
     /// # Errors
-    /// [`BuildError::DataFile`] with line and column.
-    pub fn parse(text: &str, path: &Path) -> Result<SourceConfig, BuildError> {
-        let bad = |said: String| BuildError::DataFile {
+    /// [`ImageError::DataFile`] with line and column.
+    pub fn parse(text: &str, path: &Path) -> Result<SourceConfig, ImageError> {
+        let bad = |said: String| ImageError::DataFile {
             path: path.to_owned(),
             said,
         };

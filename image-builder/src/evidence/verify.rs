@@ -7,12 +7,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use image::inspect::Tree;
+use image::{FileRecord, Image, Manifest, STAMP};
 use serde_json::Value;
 
-use crate::image::{self, STAMP};
-use crate::inspect::Tree;
 use crate::stages::seal::{SUMS, VERDICT};
-use crate::{BuildError, Image, Manifest, evidence};
+use crate::{BuildError, evidence};
 
 /// What a signature is for: one made for something else does not count.
 const NAMESPACE: &str = "vexfs-image";
@@ -164,7 +164,7 @@ fn sums(dir: &Path) -> io::Result<Vec<String>> {
             continue;
         };
         named.insert(name.to_owned());
-        match image::file_record(&dir.join(name)) {
+        match FileRecord::of(&dir.join(name)) {
             Ok(have) if have.sha256 == digest => {}
             Ok(have) => wrong.push(format!("{name} has {}, not {digest}", have.sha256)),
             Err(error) => wrong.push(format!("{name}: {error}")),
@@ -248,7 +248,7 @@ fn debian(entry: &Value) -> Option<(String, String)> {
 }
 
 fn packages(manifest: &Manifest, tree: &Tree) -> Vec<String> {
-    let by_name = |packages: &[crate::Package]| -> BTreeMap<String, String> {
+    let by_name = |packages: &[image::Package]| -> BTreeMap<String, String> {
         packages
             .iter()
             .map(|p| (format!("{}:{}", p.name, p.architecture), p.version.clone()))

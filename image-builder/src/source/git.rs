@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use keeper::Kept;
 
 use crate::run::Site;
-use crate::scratch::Scratch;
-use crate::source::{STEP, SourceChecks, refused, words_of};
+use crate::source::STEP;
+use crate::source::checks::{SourceChecks, refused, without_secrets, words_of};
+use crate::store::scratch::Scratch;
 use crate::{BuildError, run};
 
 /// Digits of a whole commit id.
@@ -45,18 +46,6 @@ pub(crate) fn check_words(url: &str, revision: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("`{revision}` cannot be a commit or a tag"))
-    }
-}
-
-/// The address without a name and a password in it.
-pub(crate) fn without_secrets(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let host_ends = rest.find('/').unwrap_or(rest.len());
-    match rest[..host_ends].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
     }
 }
 

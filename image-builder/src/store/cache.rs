@@ -120,7 +120,7 @@ pub async fn empty_cache(cache: &Path) -> Result<(), BuildError> {
 /// afterwards.
 async fn as_lent_ids(path: &Path) {
     let command = Site::program("unshare")
-        .args(crate::scratch::AS_LENT_IDS)
+        .args(store::scratch::AS_LENT_IDS)
         .arg(path);
     if let Ok(mut child) = command.spawn().await {
         let _looked_at_later = child.wait().await;

@@ -5,10 +5,9 @@
 //! trees; [`Tree::packages`] and [`Tree::owners`] say which Debian package a path is from.
 
 mod diff;
-pub(crate) mod disk;
-pub(crate) mod oci;
+mod disk;
 mod tree;
 
 pub use diff::{Change, Difference, diff};
-pub(crate) use tree::extract;
-pub use tree::{Kind, Node, Owners, Tree};
+pub use disk::{Disk, Partition};
+pub use tree::{Kind, Node, Owners, Tree, extract, root_of};

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
 use crate::manifest::{self, Manifest};
-use crate::{BuildError, FileRecord, ProgramRecord};
+use crate::{FileRecord, ImageError};
+use serde::{Deserialize, Serialize};
 
 /// The manifest's file name.
-pub(crate) const MANIFEST: &str = "manifest.json";
+pub const MANIFEST: &str = "manifest.json";
 /// Remembers which state of the disk file was hashed last; see [`Image::open`].
-pub(crate) const STAMP: &str = ".verified.json";
+pub const STAMP: &str = ".verified.json";
 
 /// An image whose disk has been checked against its manifest.
 #[derive(Debug, Clone)]
@@ -46,8 +44,8 @@ impl Image {
     /// [`Image::verify`] where that is not enough.
     ///
     /// # Errors
-    /// [`BuildError::BadImage`] when something is missing or does not fit the manifest.
-    pub fn open(dir: impl Into<PathBuf>) -> Result<Image, BuildError> {
+    /// [`ImageError::NotWhole`] when something is missing or does not fit the manifest.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Image, ImageError> {
         let image = Image::read(dir.into())?;
         let stamp_file = image.dir.join(STAMP);
         let seen: Option<Stamp> = fs::read(&stamp_file)
@@ -63,7 +61,7 @@ impl Image {
     }
 
     /// Whether every file of the manifest is there with its size.
-    pub(crate) fn has_files(&self) -> bool {
+    pub fn has_files(&self) -> bool {
         let m = &self.manifest;
         [&m.disk, &m.compressed]
             .into_iter()
@@ -88,8 +86,8 @@ impl Image {
     /// Hashes the disk and its compressed form, whatever was remembered.
     ///
     /// # Errors
-    /// [`BuildError::BadImage`] naming the first file that does not fit.
-    pub fn verify(&self) -> Result<(), BuildError> {
+    /// [`ImageError::NotWhole`] naming the first file that does not fit.
+    pub fn verify(&self) -> Result<(), ImageError> {
         self.check(&self.manifest.disk)?;
         self.check(&self.manifest.compressed)?;
         self.manifest
@@ -108,7 +106,7 @@ impl Image {
     ///
     /// # Errors
     /// Those of [`Image::open`] for the one found: a damaged image is an error, not an absence.
-    pub fn find(out_dir: &Path, variant: &str) -> Result<Option<Image>, BuildError> {
+    pub fn find(out_dir: &Path, variant: &str) -> Result<Option<Image>, ImageError> {
         Image::find_in(&out_dir.join("images"), variant)
     }
 
@@ -116,7 +114,7 @@ impl Image {
     ///
     /// # Errors
     /// Those of [`Image::find`].
-    pub fn find_in(images: &Path, variant: &str) -> Result<Option<Image>, BuildError> {
+    pub fn find_in(images: &Path, variant: &str) -> Result<Option<Image>, ImageError> {
         let prefix = format!("vexfs-{variant}-");
         let newest = folders(images)?
             .into_iter()
@@ -132,7 +130,7 @@ impl Image {
     ///
     /// # Errors
     /// Those of [`Image::open`] for any of them.
-    pub fn all(images: &Path) -> Result<Vec<Image>, BuildError> {
+    pub fn all(images: &Path) -> Result<Vec<Image>, ImageError> {
         let mut variants = BTreeSet::new();
         for dir in folders(images)? {
             variants.insert(Image::read(dir)?.manifest.variant);
@@ -148,8 +146,11 @@ impl Image {
     }
 
     /// Reads the manifest without looking at the disk's content.
-    pub(crate) fn read(dir: PathBuf) -> Result<Image, BuildError> {
-        let bad = |said: String| BuildError::BadImage {
+    ///
+    /// # Errors
+    /// [`ImageError::NotWhole`] when there is none, or none of this format.
+    pub fn read(dir: PathBuf) -> Result<Image, ImageError> {
+        let bad = |said: String| ImageError::NotWhole {
             dir: dir.clone(),
             said,
         };
@@ -176,15 +177,15 @@ impl Image {
         })
     }
 
-    fn bad(&self, said: String) -> BuildError {
-        BuildError::BadImage {
+    fn bad(&self, said: String) -> ImageError {
+        ImageError::NotWhole {
             dir: self.dir.clone(),
             said,
         }
     }
 
     /// The file's present identity, with the digest it ought to have.
-    fn stamp(&self, want: &FileRecord) -> Result<Stamp, BuildError> {
+    fn stamp(&self, want: &FileRecord) -> Result<Stamp, ImageError> {
         let meta = fs::metadata(self.dir.join(&want.name))
             .map_err(|e| self.bad(format!("{}: {e}", want.name)))?;
         Ok(Stamp {
@@ -195,10 +196,10 @@ impl Image {
         })
     }
 
-    fn check(&self, want: &FileRecord) -> Result<(), BuildError> {
+    fn check(&self, want: &FileRecord) -> Result<(), ImageError> {
         let name = &want.name;
         let have =
-            file_record(&self.dir.join(name)).map_err(|e| self.bad(format!("{name}: {e}")))?;
+            FileRecord::of(&self.dir.join(name)).map_err(|e| self.bad(format!("{name}: {e}")))?;
         if have.bytes != want.bytes {
             return Err(self.bad(format!(
                 "{name} has {} bytes, its manifest says {}",
@@ -216,15 +217,15 @@ impl Image {
 }
 
 /// The folders of images in a folder; none in one that is not there.
-fn folders(images: &Path) -> Result<Vec<PathBuf>, BuildError> {
+fn folders(images: &Path) -> Result<Vec<PathBuf>, ImageError> {
     let entries = match fs::read_dir(images) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(BuildError::io("list", images)(error)),
+        Err(error) => return Err(ImageError::io("list", images)(error)),
     };
     let mut found = Vec::new();
     for entry in entries {
-        let dir = entry.map_err(BuildError::io("list", images))?.path();
+        let dir = entry.map_err(ImageError::io("list", images))?.path();
         let hidden = dir
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -241,37 +242,4 @@ fn version_order(version: &str) -> Vec<u64> {
         .split(['.', '-', '+', '~'])
         .map(|part| part.parse().unwrap_or(0))
         .collect()
-}
-
-/// The record of a program in the image that is no package's.
-pub(crate) fn program_record(path: &Path, version: &str) -> Result<ProgramRecord, BuildError> {
-    let file = file_record(path).map_err(BuildError::io("read", path))?;
-    Ok(ProgramRecord {
-        version: version.to_owned(),
-        sha256: file.sha256,
-    })
-}
-
-/// Size and SHA-256 of a file.
-pub(crate) fn file_record(path: &Path) -> io::Result<FileRecord> {
-    let mut file = fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&buffer[..n]);
-        bytes += n as u64;
-    }
-    Ok(FileRecord {
-        name: path
-            .file_name()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        bytes,
-        sha256: hex::encode(hasher.finalize()),
-        virtual_bytes: None,
-    })
 }

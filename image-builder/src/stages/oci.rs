@@ -1,7 +1,7 @@
 //! An image's root file system as an OCI image (opencontainers image-spec v1.0): one layer, its
 //! configuration, a manifest and an index, in a tar archive of the image layout.
 //!
-//! The tree is read straight out of the disk, as [`super::Tree`] does it. What a container makes anew
+//! The tree is read straight out of the disk, as [`image::inspect::Tree`] does it. What a container makes anew
 //! (devices, sockets) stays out; a file of several names becomes several files; extended attributes
 //! are not carried over (no image has file capabilities; see the check of declared files).
 
@@ -12,15 +12,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ext4_view::{Ext4, FileType};
+use image::FileRecord;
+use image::inspect::{Disk, root_of};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
+use crate::BuildError;
 use crate::evidence::timestamp;
-use crate::inspect::disk::Disk;
-use crate::inspect::tree::root_of;
 use crate::run::Site;
-use crate::stages::formats::From;
-use crate::{BuildError, FileRecord, image, key};
+use crate::stages::form::From;
+use crate::store::key;
 
 /// Writes the archive of `from`'s disk to `to`.
 pub(crate) async fn write(
@@ -39,7 +40,7 @@ pub(crate) async fn write(
         let mut archive = Builder::new(io::BufWriter::new(File::create_new(&target)?));
         add(&fs, ext4_view::PathBuf::new("/"), &mut archive, latest)?;
         archive.into_inner()?.flush()?;
-        image::file_record(&target)
+        FileRecord::of(&target)
     });
     let plain = plain
         .await
@@ -50,7 +51,7 @@ pub(crate) async fn write(
     let gzip = Site::program("gzip").args(["-n", "-6"]).arg(&layer);
     site.step(stage, gzip).await?;
     let packed = work.path().join("layer.tar.gz");
-    let record = image::file_record(&packed).map_err(BuildError::io("read", &packed))?;
+    let record = FileRecord::of(&packed).map_err(BuildError::io("read", &packed))?;
     let documents = documents(from, &plain, &record);
     archive(&documents, (&record.sha256, &packed), from.epoch, to)
         .map_err(BuildError::io("write", to))

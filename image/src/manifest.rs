@@ -1,12 +1,20 @@
 //! `manifest.json`: what is in an image and what it was made from. The schema is
-//! `image-builder/schema/manifest.schema.json`.
+//! `image/schema/manifest.schema.json`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::ImageError;
 
 /// The only value of [`Manifest::schema`] this version reads and writes.
 pub const SCHEMA: u32 = 1;
+/// What a machine calls itself (SMBIOS, SKU of the system) to have an image's second kernel booted.
+pub const SECOND_KERNEL_SKU: &str = "vexfs-second-kernel";
 
 /// What is in an image and what it was made from. Holds no wall-clock time: two builds from the
 /// same inputs differ only in [`StageRecord::seconds`].
@@ -68,6 +76,35 @@ pub struct FileRecord {
     pub virtual_bytes: Option<u64>,
 }
 
+impl FileRecord {
+    /// Size and SHA-256 of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(path: &Path) -> io::Result<FileRecord> {
+        let mut file = File::open(path)?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut bytes = 0;
+        loop {
+            let n = file.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            bytes += n as u64;
+        }
+        Ok(FileRecord {
+            name: path
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            bytes,
+            sha256: hex::encode(hasher.finalize()),
+            virtual_bytes: None,
+        })
+    }
+}
+
 /// The kernel of an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelRecord {
@@ -94,7 +131,7 @@ impl KernelRecord {
 
 impl Manifest {
     /// Whether a package is a kernel that was compiled for this image: no archive has it.
-    pub(crate) fn is_compiled_here(&self, package: &str) -> bool {
+    pub fn is_compiled_here(&self, package: &str) -> bool {
         let kernels = std::iter::once(&self.kernel).chain(&self.second_kernel);
         kernels
             .filter(|kernel| kernel.compiled.is_some())
@@ -228,6 +265,20 @@ pub struct ProgramRecord {
     pub version: String,
     /// SHA-256 in hex.
     pub sha256: String,
+}
+
+impl ProgramRecord {
+    /// The record of a program's file.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] when it cannot be read.
+    pub fn of(path: &Path, version: &str) -> Result<ProgramRecord, ImageError> {
+        let file = FileRecord::of(path).map_err(ImageError::io("read", path))?;
+        Ok(ProgramRecord {
+            version: version.to_owned(),
+            sha256: file.sha256,
+        })
+    }
 }
 
 /// A Debian package.

@@ -3,7 +3,7 @@
 use keeper::Failure;
 
 use crate::BuildError;
-use crate::sources::Source;
+use crate::archive::sources::Source;
 
 /// An archive of past states that answers, but not for this date.
 pub(super) fn no_snapshot(error: BuildError, sources: &[Source]) -> BuildError {

@@ -5,6 +5,7 @@
 //! works offline.
 
 mod complaint;
+pub(crate) mod sources;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,10 @@ use keeper::{Failure, Kept};
 use serde::{Deserialize, Serialize};
 
 use self::complaint::{mirror_error, no_snapshot};
+use self::sources::Source;
+use crate::BuildError;
 use crate::run::{self, Site};
-use crate::sources::{self, Source};
-use crate::{BuildError, key};
+use crate::store::key;
 
 /// How long a mirror's state is trusted before it is asked again. A build follows a build in
 /// seconds, the archive changes every few hours.

@@ -44,7 +44,7 @@ impl Format {
     }
 
     /// Whether the file is a disk with a size the guest sees.
-    pub(crate) fn is_disk(self) -> bool {
+    pub fn is_disk(self) -> bool {
         matches!(
             self,
             Format::Qcow2 | Format::Raw | Format::Vmdk | Format::Vhd

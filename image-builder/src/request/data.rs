@@ -135,7 +135,7 @@ pub(crate) fn variant_file(workspace: &Path, name: &str) -> PathBuf {
 
 /// Reads one variant of a workspace.
 pub(crate) fn variant(workspace: &Path, name: &str) -> Result<Variant, BuildError> {
-    let unknown = || {
+    let unknown = || -> Result<BuildError, BuildError> {
         Ok(BuildError::UnknownVariant {
             variant: name.into(),
             known: variants(workspace)?,

@@ -1,4 +1,4 @@
-//! Source trees: their digest, and a copy to build in.
+//! Source trees: their digest, a copy to build in, and an archive.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,10 +8,15 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::run::Site;
+
 /// Folders that are no part of a tree's source.
 const SKIPPED_DIRS: &[&str] = &[".git", "target", "out", ".tmp_versions"];
 /// What a kernel build in the tree leaves there.
 const PRODUCTS: &[&str] = &["ko", "o", "a", "mod", "cmd", "order", "symvers", "d"];
+
+/// Time of the files the build itself brings: the same for everybody.
+pub(crate) const FILE_TIME: &str = "@1700000000";
 
 /// One entry of a tree, relative to its root.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,6 +202,16 @@ fn make_room(target: &Path) -> io::Result<()> {
         Ok(_) => fs::remove_file(target),
         Err(_) => Ok(()),
     }
+}
+
+/// tar(1) of a folder's content, the same bytes for the same files.
+pub(crate) fn archive(dir: &Path, to: &Path) -> keeper::Kept {
+    Site::program("tar")
+        .args(["--create", "--sort=name", "--format=gnu", "--numeric-owner"])
+        .args(["--owner=0", "--group=0", &format!("--mtime={FILE_TIME}")])
+        .arg(format!("--file={}", to.display()))
+        .arg(format!("--directory={}", dir.display()))
+        .arg(".")
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 
 /// Copies the data of `from` to `to`, shifted by `offset` bytes. Holes of `from` (lseek(2),
 /// `SEEK_DATA`) are skipped: `to` must have nothing there yet.
-pub(crate) fn copy(from: &File, to: &File, offset: u64) -> io::Result<()> {
+///
+/// # Errors
+/// When either file says so.
+pub fn copy(from: &File, to: &File, offset: u64) -> io::Result<()> {
     data(from, |position, bytes| {
         to.write_all_at(bytes, offset + position)
     })
@@ -18,7 +21,10 @@ pub(crate) fn copy(from: &File, to: &File, offset: u64) -> io::Result<()> {
 
 /// SHA-256 in hex of length and data of a sparse file, each block with its place: the same for the same
 /// content, wherever the file system has its holes. Not the digest of the file's bytes.
-pub(crate) fn digest(file: &File) -> io::Result<String> {
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn digest(file: &File) -> io::Result<String> {
     let mut hasher = Sha256::new();
     hasher.update(file.metadata()?.len().to_le_bytes());
     data(file, |position, bytes| {

@@ -7,10 +7,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BuildError, data};
+use crate::BuildError;
+use crate::request::data;
 
-/// What a machine calls itself (SMBIOS, SKU of the system) to have an image's second kernel booted.
-pub const SECOND_KERNEL_SKU: &str = "vexfs-second-kernel";
 /// Folder with presets, their Kconfig fragments and the list of modules, below the workspace.
 pub(crate) const HOME: &str = "provision/kernel";
 const PRESETS: &str = "presets.toml";

@@ -8,7 +8,7 @@ use ext4_view::{Ext4, Ext4Read, FileType, Metadata};
 use sha2::{Digest, Sha256};
 
 use crate::inspect::disk::{Disk, Partition};
-use crate::{BuildError, Package};
+use crate::{ImageError, Package};
 
 /// Where dpkg keeps what it has installed, and which files each package has.
 const STATUS: &str = "/var/lib/dpkg/status";
@@ -73,17 +73,18 @@ impl Tree {
     /// written and nothing mounted.
     ///
     /// # Errors
-    /// [`BuildError::Io`] when the file is no disk with a GPT and an ext4 partition called `root`.
-    pub async fn of_disk(path: &Path) -> Result<Tree, BuildError> {
+    /// [`ImageError::Io`] when the file is no disk with a GPT and an ext4 partition called `root`.
+    pub async fn of_disk(path: &Path) -> Result<Tree, ImageError> {
         let disk = Disk::open(path).await?;
         let read = tokio::task::spawn_blocking(move || read(disk)).await;
         read.map_err(io::Error::other)
             .and_then(|tree| tree)
-            .map_err(BuildError::io("read", path))
+            .map_err(ImageError::io("read", path))
     }
 
     /// The same without what is outside the file system.
-    pub(crate) fn rooted(mut self) -> Tree {
+    #[must_use]
+    pub fn rooted(mut self) -> Tree {
         self.boot_area.clear();
         self
     }
@@ -157,13 +158,19 @@ impl Ext4Read for Reader {
 }
 
 /// The root file system of a disk.
-pub(super) fn root_of(disk: Disk) -> io::Result<Ext4> {
+///
+/// # Errors
+/// When it is no disk with a GPT and an ext4 partition called `root`.
+pub fn root_of(disk: Disk) -> io::Result<Ext4> {
     let partition = disk.root()?;
     Ext4::load(Box::new(Reader(disk, partition))).map_err(io::Error::other)
 }
 
 /// Writes the content of files of a disk into the folder `to`, as `0`, `1` and so on.
-pub(crate) async fn extract(path: &Path, files: Vec<String>, to: &Path) -> Result<(), BuildError> {
+///
+/// # Errors
+/// [`ImageError::Io`] when the disk or a file on it cannot be read.
+pub async fn extract(path: &Path, files: Vec<String>, to: &Path) -> Result<(), ImageError> {
     let disk = Disk::open(path).await?;
     let to = to.to_owned();
     let extract = move || {
@@ -178,7 +185,7 @@ pub(crate) async fn extract(path: &Path, files: Vec<String>, to: &Path) -> Resul
     extracted
         .map_err(io::Error::other)
         .and_then(|done| done)
-        .map_err(BuildError::io("read", path))
+        .map_err(ImageError::io("read", path))
 }
 
 fn read(disk: Disk) -> io::Result<Tree> {

@@ -7,8 +7,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{SigningRecord, SigningState};
-use crate::{BuildError, KernelChoice, ModuleSigning, key};
+use image::{SigningRecord, SigningState};
+
+use crate::store::key;
+use crate::{BuildError, KernelChoice, ModuleSigning};
 
 /// Digest of the signatures; what the kernel's configuration says too.
 pub(crate) const HASH: &str = "sha256";

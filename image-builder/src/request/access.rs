@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::key;
 use crate::run::Site;
+use crate::store::key;
 use crate::{BuildError, BuildRequest};
 
 /// What the request's files say, read before anything is built.

@@ -1,16 +1,21 @@
 //! The source tree to build: a folder, a tarball, or a commit of a git repository. What was said
 //! about it is checked before anything else happens.
 
+mod checks;
+pub(crate) mod git;
+pub(crate) mod tree;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keeper::Failure;
+use image::{FileRecord, SourceConfig, SourceOrigin};
 use serde::{Deserialize, Serialize};
 
+use self::checks::{check_digest, refused, without_secrets, words_of};
 use crate::run::Site;
-use crate::{
-    BuildError, BuildRequest, SourceConfig, SourceOrigin, git, image, source_config, tree,
-};
+use crate::{BuildError, BuildRequest};
+
+pub use checks::SourceChecks;
 
 /// Name of the step in logs, and of the folder in the cache.
 pub(crate) const STEP: &str = "source";
@@ -20,22 +25,6 @@ const KEPT: usize = 4;
 /// The tree's folder in a cache entry, and the file that makes a folder one.
 const TREE: &str = "tree";
 const DONE: &str = "done.json";
-
-/// What must be true of the source besides what its name says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SourceChecks {
-    /// `sha256:…`, of the file when the source is a tarball, else of the tree (what `manifest.json`
-    /// has at `source.sha256`).
-    pub digest: Option<String>,
-    /// The revision must be a tag with a signature that `git verify-tag` accepts.
-    pub signed_tag: bool,
-    /// SSH keys that may have signed it (ssh-keygen(1), "ALLOWED SIGNERS"); `None`: what git is
-    /// configured to trust.
-    pub allowed_signers: Option<PathBuf>,
-    /// Read instead of the tree's own `vexfs-source.toml`.
-    pub config: Option<PathBuf>,
-}
 
 /// A tree that can be built from.
 #[derive(Debug)]
@@ -80,7 +69,7 @@ pub(crate) async fn prepare(site: &Site<'_>, request: &BuildRequest) -> Result<S
             (dir, SourceOrigin::default(), digest)
         }
         Word::Tarball(file) => {
-            let record = image::file_record(&file).map_err(BuildError::io("read", &file))?;
+            let record = FileRecord::of(&file).map_err(BuildError::io("read", &file))?;
             check_digest(&request.source, "the file", want.as_deref(), &record.sha256)?;
             let origin = SourceOrigin {
                 tarball: Some(record.name),
@@ -97,7 +86,7 @@ pub(crate) async fn prepare(site: &Site<'_>, request: &BuildRequest) -> Result<S
         Word::Git { url, revision } => {
             let fetched = git::fetch(site, &url, &revision, checks).await?;
             let origin = SourceOrigin {
-                git: Some(git::without_secrets(&url)),
+                git: Some(without_secrets(&url)),
                 revision: Some(revision),
                 commit: Some(fetched.commit.clone()),
                 signature: fetched.signature.clone(),
@@ -114,7 +103,7 @@ pub(crate) async fn prepare(site: &Site<'_>, request: &BuildRequest) -> Result<S
         }
     };
     let config = match &checks.config {
-        Some(file) => SourceConfig::read(file)?,
+        Some(file) => given(file)?,
         None => SourceConfig::of_tree(&tree)?,
     };
     Ok(Source {
@@ -238,24 +227,6 @@ async fn untar(site: &Site<'_>, file: &Path, to: &Path) -> Result<(), BuildError
         .map_err(|error| refused(file, words_of(error)))
 }
 
-/// What a failed program said.
-pub(crate) fn words_of(error: BuildError) -> String {
-    match error {
-        BuildError::Step {
-            source: Failure::Ended { tail, .. },
-            ..
-        } => tail,
-        other => other.to_string(),
-    }
-}
-
-pub(crate) fn refused(source: impl AsRef<Path>, said: impl Into<String>) -> BuildError {
-    BuildError::SourceRefused {
-        source_tree: git::without_secrets(&source.as_ref().to_string_lossy()),
-        said: said.into(),
-    }
-}
-
 /// The digits of `sha256:…`.
 fn sha256(word: &str) -> Result<String, BuildError> {
     let digits = word.strip_prefix("sha256:").unwrap_or_default();
@@ -269,30 +240,13 @@ fn sha256(word: &str) -> Result<String, BuildError> {
     })
 }
 
-fn check_digest(
-    source: &Path,
-    what: &str,
-    want: Option<&str>,
-    have: &str,
-) -> Result<(), BuildError> {
-    match want {
-        Some(want) if want != have => Err(refused(
-            source,
-            format!("{what} has sha256:{have}, --source-digest says sha256:{want}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-impl SourceConfig {
-    /// Reads a file given beside the tree.
-    fn read(file: &Path) -> Result<SourceConfig, BuildError> {
-        let text = fs::read_to_string(file).map_err(|error| BuildError::DataFile {
-            path: file.to_owned(),
-            said: format!(" {error} (--source-config; see {})", source_config::FILE),
-        })?;
-        SourceConfig::parse(&text, file)
-    }
+/// Reads a file given beside the tree.
+fn given(file: &Path) -> Result<SourceConfig, BuildError> {
+    let text = fs::read_to_string(file).map_err(|error| BuildError::DataFile {
+        path: file.to_owned(),
+        said: format!(" {error} (--source-config; see {})", image::SOURCE_CONFIG),
+    })?;
+    Ok(SourceConfig::parse(&text, file)?)
 }
 
 #[cfg(test)]
