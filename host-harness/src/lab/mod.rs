@@ -25,18 +25,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use clock::{Clock, Whose};
 use image_builder::{Manifest, SourceConfig};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;
-use crate::clock::{self, Clock};
 use crate::event::Part;
 use crate::machine::{Accelerator, Machine};
 use crate::perf::Fingerprint;
 use crate::snapshot::Stage;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
-use crate::whose::Whose;
 
 pub use boot::Boot;
 pub use disks::{Mount, SCRATCH};

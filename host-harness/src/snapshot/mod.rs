@@ -34,7 +34,7 @@ pub use watch::{Stage, Watch};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::whose::{Tries, Whose};
+use clock::{Tries, Whose};
 
 /// A frozen machine that can be forked any number of times. It is not removed from the store while
 /// a value of this type, or a fork of it, lives.

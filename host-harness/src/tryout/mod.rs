@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use clock::Tries;
 use image_builder::{BuildError, BuildEvent, Product, SigningState, SourceConfig, Workshop};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,7 +34,6 @@ use crate::event::CaseResult;
 use crate::lab::{Lab, Listener, Setup, Subject, place};
 use crate::runner::{self, Judged, Manner, SharedReporters};
 use crate::verdict::Outcome;
-use crate::whose::Tries;
 
 /// How many log folders of waiting forks there are, at most: a day of edits needs no more.
 const LOG_FOLDERS: usize = 8;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use clock::{Tries, Whose};
 use host_harness::dossier::DossierError;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Failure, Guest};
@@ -13,7 +14,6 @@ use host_harness::layout::Layout;
 use host_harness::machine::{Firmware, Machine, MachineError, MachineSpec, VsockBackend, accel};
 use host_harness::snapshot::SnapshotError;
 use host_harness::tryout::TryoutError;
-use host_harness::whose::{Tries, Whose};
 use image_builder::{BuildError, Image};
 
 /// The most a single request of an interactive command may take.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use host_harness::agent::ExecSpec;
+use agent_client::ExecSpec;
 use host_harness::dossier::Dossier;
 use host_harness::lab::Guest;
 use host_harness::layout::Layout;
