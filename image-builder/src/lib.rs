@@ -33,7 +33,6 @@ mod key;
 mod manifest;
 mod plan;
 mod request;
-pub mod room;
 mod run;
 mod scratch;
 mod signing;
@@ -55,7 +54,6 @@ pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
 pub use fault::Fault;
 pub use format::Format;
-pub use host::cargo_home;
 pub use image::Image;
 pub use kernel::{KernelChoice, SECOND_KERNEL_SKU};
 pub use manifest::{

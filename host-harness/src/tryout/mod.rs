@@ -391,11 +391,7 @@ impl Tryout {
             at: at.map_or(0, |at| at.as_secs()),
         };
         let file = self.workshop.note_file();
-        let draft = file.with_extension("draft");
-        let write = || -> std::io::Result<()> {
-            std::fs::write(&draft, serde_json::to_vec(&tried)?)?;
-            std::fs::rename(&draft, &file)
-        };
+        let write = || keeper::draft::file(&file, serde_json::to_vec(&tried)?);
         if let Err(error) = write() {
             let file = file.display();
             self.say(Said::Note(format!("cannot write {file}: {error}")));
