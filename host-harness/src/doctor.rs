@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use image_builder::room;
 use keeper::Kept;
+use keeper::room;
 
 pub use crate::machine::room::RamFolder;
 use crate::machine::room::{lacks_for_one, ram_folder};
@@ -65,7 +65,7 @@ pub struct Found {
 pub async fn tools() -> Vec<Found> {
     let mut found = Vec::new();
     for tool in TOOLS {
-        let version = match crate::machine::find_program(Path::new(tool.program)) {
+        let version = match keeper::find::program(Path::new(tool.program)) {
             Some(path) => Some(ask(&path, tool.ask).await),
             None => None,
         };

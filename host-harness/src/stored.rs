@@ -224,13 +224,7 @@ pub fn keep(
         outcome: if fine { Word::Passed } else { Word::Failed },
         cases,
     };
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    io::Write::write_all(&mut file, &serde_json::to_vec(&stored)?)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode)?;
-    file.persist(dir.join(FILE))
-        .map(drop)
-        .map_err(|error| error.error)
+    keeper::draft::file(&dir.join(FILE), serde_json::to_vec(&stored)?)
 }
 
 /// The digest of this program: another harness may judge otherwise.
@@ -263,18 +257,9 @@ pub fn harness_digest(cache: &Path) -> io::Result<String> {
     if let Some(known) = known.filter(|known| known.identity == identity) {
         return Ok(known.sha256);
     }
-    let mut hasher = Sha256::new();
-    let mut source = fs::File::open(&program)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match io::Read::read(&mut source, &mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
     let known = Known {
         identity,
-        sha256: hex::encode(hasher.finalize()),
+        sha256: keeper::digest::file(&program)?,
     };
     // Without it the next run takes a moment longer.
     let _slow_next_time = serde_json::to_vec(&known).map(|text| fs::write(&file, text));

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use host_harness::agent::{Client, ExecSpec};
+use agent_client::{Client, ExecSpec};
 use host_harness::checks::counts::Scale;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Setup};

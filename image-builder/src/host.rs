@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::{BuildError, MissingTool, room};
+use keeper::{find, room};
+
+use crate::{BuildError, MissingTool};
 
 /// Programs a build runs, and the Debian package of each.
 const TOOLS: &[(&str, &str)] = &[
@@ -46,30 +48,16 @@ pub(crate) fn path() -> std::ffi::OsString {
     path
 }
 
-/// Where a program is, looking through `path` (a `PATH` value).
-fn find(program: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
-}
-
 /// Every program and file that is not there.
 fn missing(path: &std::ffi::OsStr) -> Vec<MissingTool> {
     let programs = TOOLS
         .iter()
-        .filter(|(program, _)| find(program, path).is_none());
+        .filter(|(program, _)| find::program_in(program.as_ref(), path).is_none());
     let files = FILES.iter().filter(|(file, _)| !Path::new(file).is_file());
     programs
         .chain(files)
         .map(|&(program, package)| MissingTool { program, package })
         .collect()
-}
-
-/// Where cargo keeps what it has fetched and installed (the Cargo book, "Cargo Home").
-pub fn cargo_home() -> Option<PathBuf> {
-    std::env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
 }
 
 /// Where programs for the guest are compiled: cargo's own folder for what it makes of the workspace, so that a
@@ -110,7 +98,7 @@ pub(crate) fn require_library(
 
 /// Which file a program is: where, how big, how old. Another version is another file.
 pub(crate) fn identity(program: &str) -> Option<String> {
-    let file = find(program, &path())?;
+    let file = find::program_in(program.as_ref(), &path())?;
     let meta = std::fs::metadata(&file).ok()?;
     Some(format!(
         "{} {} {}.{}",
@@ -176,7 +164,10 @@ mod tests {
     #[test]
     fn a_program_is_found_in_the_path_given() {
         let dir = tempfile::tempdir().expect("a directory");
-        std::fs::write(dir.path().join("packer"), "").expect("a file");
+        let packer = dir.path().join("packer");
+        std::fs::write(&packer, "").expect("a file");
+        let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&packer, runs).expect("a mode");
         let missing = missing(dir.path().as_os_str());
         assert!(!missing.iter().any(|tool| tool.program == "packer"));
         assert!(missing.iter().any(|tool| tool.program == "mmdebstrap"));

@@ -21,7 +21,6 @@ mod fault;
 mod host;
 mod plan;
 mod request;
-pub mod room;
 mod run;
 mod source;
 mod stages;
@@ -34,7 +33,6 @@ pub use error::{BuildError, MissingTool};
 pub use event::{BuildEvent, Progress};
 pub use evidence::{Finding, sign, verify};
 pub use fault::Fault;
-pub use host::cargo_home;
 pub use request::{
     BuildRequest, FaultsRequest, KernelChoice, ModuleSigning, ToolsRequest, variants,
 };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,12 +70,7 @@ impl Versions {
         if learnt {
             let text = serde_json::to_vec_pretty(&known).unwrap_or_default();
             // Builds side by side may all have asked.
-            let write = |text: &[u8]| {
-                let mut new = tempfile::NamedTempFile::new_in(&site.cache)?;
-                io::Write::write_all(&mut new, text)?;
-                new.persist(&file).map_err(|error| error.error).map(drop)
-            };
-            write(&text).map_err(BuildError::io("write", &file))?;
+            keeper::draft::file(&file, text).map_err(BuildError::io("write", &file))?;
         }
         Ok(Versions(versions))
     }

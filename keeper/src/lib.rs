@@ -12,13 +12,22 @@
 //! * holds one end of a socket whose other end only we hold: when that closes, for whatever reason,
 //!   it kills all it has below it, removes the paths it was told to, and ends.
 //!
+//! Beside it is what else must hold of all we do on a host, the one way to do each: [`draft`] (files and folders
+//! appear whole or not at all), [`lease`] (processes that agree by a lock on a file), [`find`] (where a program
+//! is), [`digest`] and [`room`] (what disk and memory are left).
+//!
 //! A program that uses this crate calls [`hook`] as the first line of its `main`.
 //!
 //! The types to know: [`Kept`] (what to run), [`Child`] (a running one; dropped = gone) and
 //! [`run`] (to the end, with a log, for build steps). What is run, and why, is left to the callers.
 
 mod child;
+pub mod digest;
+pub mod draft;
+pub mod find;
 mod guard;
+pub mod lease;
+pub mod room;
 mod step;
 
 pub use child::{Child, Kept};

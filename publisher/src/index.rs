@@ -6,7 +6,6 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::Delta;
 
@@ -203,13 +202,5 @@ fn escaped(text: &str) -> String {
 /// SHA-256 in hex of the first `bytes` bytes of a file.
 pub(crate) fn sha256(file: &mut File, bytes: u64) -> io::Result<String> {
     file.rewind()?;
-    let mut rest = file.take(bytes);
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match rest.read(&mut buffer)? {
-            0 => return Ok(hex::encode(hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
+    keeper::digest::of(file.take(bytes))
 }

@@ -166,17 +166,7 @@ impl Tags {
     }
 
     fn write(&self) -> Result<(), PublishError> {
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            std::io::Write::write_all(&mut file, self.document.to_string().as_bytes())?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            file.as_file().set_permissions(mode)?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path).map_err(|error| error.error)
-        };
-        write()
-            .map(drop)
+        keeper::draft::file(&self.path, self.document.to_string())
             .map_err(PublishError::io("write", &self.path))
     }
 }

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_client::Client;
 use image::{Image, Manifest};
 
 use super::DossierError;
 use super::facts::{Facts, Left, MachineFacts, files};
-use crate::agent::Client;
 use crate::lab::Subject;
 use crate::machine::arguments::{files as places, scratch_file};
 use crate::machine::{

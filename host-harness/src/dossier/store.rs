@@ -1,69 +1,26 @@
 //! Where dossiers are: drafts that appear whole or not at all, and room for only so many.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::SystemTime;
 
-use nix::fcntl::{Flock, FlockArg};
+use keeper::draft::{self, Draft};
+use keeper::lease::Lease;
 
 use super::facts::files;
 
-/// How the names of dossiers in the making, or being removed, begin.
-const DRAFT: &str = ".draft-";
-
-/// A dossier in the making. Dropped, it goes without a trace.
-pub(super) struct Draft {
-    dir: tempfile::TempDir,
-    /// Removes the draft when we are killed.
-    holder: Option<keeper::Child>,
-}
-
-impl Draft {
-    /// An empty draft beside the dossiers in `home`, which is made if missing.
-    pub(super) fn begin(home: &Path) -> io::Result<Draft> {
-        std::fs::create_dir_all(home)?;
-        // Guest memory may hold anything.
-        let dir = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .prefix(DRAFT)
-            .tempdir_in(home)?;
-        Ok(Draft { dir, holder: None })
-    }
-
-    /// Sees to it that the draft goes even if this process is killed.
-    pub(super) async fn keep(&mut self) -> io::Result<()> {
-        let holder = keeper::Kept::new("sleep")
-            .arg("infinity")
-            .remove_after(self.dir());
-        self.holder = Some(holder.spawn().await?);
-        Ok(())
-    }
-
-    /// Where its files go.
-    pub(super) fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Makes it appear under `name`, whole.
-    pub(super) fn publish(self, name: &str) -> io::Result<PathBuf> {
-        let Draft { dir, holder } = self;
-        let place = dir.path().with_file_name(name);
-        std::fs::rename(dir.path(), &place)?;
-        // Nothing is left under the name that these remove.
-        let _gone = dir.keep();
-        drop(holder);
-        Ok(place)
-    }
+/// An empty draft beside the dossiers in `home`, which is made if missing.
+pub(super) fn begin(home: &Path) -> io::Result<Draft> {
+    std::fs::create_dir_all(home)?;
+    Draft::begin(home)
 }
 
 /// Removes the oldest dossiers in `home` until the rest takes at most `cap` bytes; `newest` stays
 /// whatever it takes. Returns the bytes freed.
 pub(super) fn evict(home: &Path, cap: u64, newest: &Path) -> io::Result<u64> {
     // Two processes that count at the same time would both remove.
-    let lock = File::create(home.join(".lock"))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let _lock = Lease::wait(&home.join(".lock"))?;
     let mut found = Vec::new();
     for entry in std::fs::read_dir(home)? {
         let path = entry?.path();
@@ -82,19 +39,11 @@ pub(super) fn evict(home: &Path, cap: u64, newest: &Path) -> io::Result<u64> {
         if total <= cap {
             break;
         }
-        remove(path)?;
+        draft::discard(path)?;
         total -= bytes;
         freed += bytes;
     }
     Ok(freed)
-}
-
-/// Removes a dossier at once for all who look, then its content.
-fn remove(path: &Path) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let doomed = path.with_file_name(format!("{DRAFT}removed-{name}"));
-    std::fs::rename(path, &doomed)?;
-    std::fs::remove_dir_all(doomed)
 }
 
 /// What a folder takes on disk, holes left out, in bytes.
@@ -112,6 +61,8 @@ pub(super) fn size(dir: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::path::PathBuf;
     use std::time::Duration;
 
     use super::*;
@@ -149,14 +100,14 @@ mod tests {
     fn a_dropped_draft_leaves_nothing_and_a_published_one_is_whole() {
         let home = tempfile::tempdir().expect("a folder");
         let dossiers = home.path().join("dossiers");
-        let draft = Draft::begin(&dossiers).expect("a draft");
+        let draft = begin(&dossiers).expect("a draft");
         std::fs::write(draft.dir().join("half"), "x").expect("a file");
         drop(draft);
         assert_eq!(std::fs::read_dir(&dossiers).expect("reads").count(), 0);
-        let draft = Draft::begin(&dossiers).expect("a draft");
+        let draft = begin(&dossiers).expect("a draft");
         std::fs::write(draft.dir().join("whole"), "x").expect("a file");
-        let place = draft.publish("name").expect("published");
-        assert!(place.join("whole").exists());
+        draft.publish("name").expect("published");
+        assert!(dossiers.join("name/whole").exists());
         assert_eq!(std::fs::read_dir(&dossiers).expect("reads").count(), 1);
     }
 }

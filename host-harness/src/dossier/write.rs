@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use image::Image;
 
 use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
-use super::store::{self, Draft};
+use super::store;
 use super::{DossierError, Policy, machines, oops, page};
 use crate::event::CaseId;
 use crate::lab::Subject;
@@ -68,7 +68,7 @@ pub async fn write(
 ) -> Result<PathBuf, DossierError> {
     let home = layout.dossiers();
     let cannot = |what: &str| DossierError::io(format!("cannot {what} in {}", home.display()));
-    let mut draft = Draft::begin(&home).map_err(cannot("begin a dossier"))?;
+    let mut draft = store::begin(&home).map_err(cannot("begin a dossier"))?;
     draft.keep().await.map_err(cannot("keep a dossier"))?;
     let dir = draft.dir().to_owned();
     let image = &case.image.manifest.disk.sha256;
@@ -150,7 +150,7 @@ pub async fn write(
             std::fs::write(dir.join(name), text).map_err(cannot("write a dossier"))?;
         }
     }
-    let place = draft.publish(&name).map_err(cannot("publish a dossier"))?;
+    draft.publish(&name).map_err(cannot("publish a dossier"))?;
     store::evict(&home, policy.cap, &place).map_err(cannot("remove old dossiers"))?;
     Ok(place)
 }

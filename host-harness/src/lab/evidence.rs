@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
+use clock::{Clock, Whose};
 
 use super::{Exhibits, Failure, Guest, LastWords, Setup};
-use crate::clock::Clock;
 use crate::machine::{Console, Death, Machine, Mark};
 use crate::verdict::ledger::Leak;
 use crate::verdict::outcome::{End, Own, combine};
 use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, excuse, judge};
-use crate::whose::Whose;
 
 /// What is known about a check besides its own word.
 #[derive(Debug, Clone)]

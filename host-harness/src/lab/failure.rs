@@ -1,10 +1,11 @@
 //! Why a story ended before its end.
 
-use crate::agent::AgentError;
+use agent_client::AgentError;
+use clock::Whose;
+
 use crate::event::Part;
 use crate::machine::{Death, MachineError};
 use crate::snapshot::SnapshotError;
-use crate::whose::Whose;
 
 /// Why a check's story could not be told to the end. What it means for the verdict is decided by
 /// the runner, which also knows what the kernel said.
@@ -216,9 +217,9 @@ mod tests {
 
     #[test]
     fn whose_fault_it_is_survives_every_conversion() {
-        use crate::agent::AgentError;
-        use crate::clock::Passed;
         use crate::machine::QmpError;
+        use agent_client::AgentError;
+        use clock::Passed;
         use std::time::Duration;
 
         let lost = || {

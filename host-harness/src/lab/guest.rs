@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use agent_client::{AgentError, Client, ExecSpec, Output, Secret};
 use agent_protocol::AGENT_PORT;
 use agent_protocol::message::KmsgRecord;
+use clock::{Whose, waited};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{Failure, Lab};
-use crate::agent::{AgentError, Client, ExecSpec, Output, Secret};
-use crate::clock::waited;
 use crate::machine::{Machine, MachineError};
-use crate::whose::Whose;
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
 pub const FIRST_ANSWER: Duration = Duration::from_secs(20);

@@ -9,11 +9,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_client::{Client, Deadline, ExecSpec};
 use agent_protocol::message::KmsgRecord;
 
 use super::Machines;
 use super::evidence::show;
-use crate::agent::{Client, Deadline, ExecSpec};
 use crate::machine::{Death, Machine, Mark};
 use crate::verdict::{Record, telling_frame};
 

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_client::KmsgStream;
+use clock::Clock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Guest;
 use super::evidence::excuse_by;
-use crate::agent::KmsgStream;
-use crate::clock::Clock;
 use crate::machine::Console;
 use crate::verdict::{Expectations, Finding, Kind, Record, Severity, judge};
 

@@ -25,18 +25,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use clock::{Clock, Whose};
 use image::{Manifest, SourceConfig};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;
-use crate::clock::{self, Clock};
 use crate::event::Part;
 use crate::machine::{Accelerator, Machine};
 use crate::perf::Fingerprint;
 use crate::snapshot::Stage;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
-use crate::whose::Whose;
 
 pub use boot::Boot;
 pub use disks::{Mount, SCRATCH};
@@ -387,7 +386,7 @@ impl Lab {
             Failure::Host(format!("cannot read the image {}: {e}", path.display()))
         };
         let file = path.clone();
-        tokio::task::spawn_blocking(move || sha256(&file))
+        tokio::task::spawn_blocking(move || keeper::digest::file(&file))
             .await
             .map_err(|e| unreadable(&e))?
             .map_err(|e| unreadable(&e))
@@ -438,19 +437,6 @@ fn draw() -> u64 {
             .subsec_nanos()
     };
     u64::from(getrandom::u32().unwrap_or_else(|_| clock()) >> 1)
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    use sha2::{Digest, Sha256};
-    let mut file = std::fs::File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut hasher = Sha256::new();
-    loop {
-        match std::io::Read::read(&mut file, &mut buffer)? {
-            0 => return Ok(hex::encode(hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
 }
 
 /// The lines that only one of two texts has, `-` for the first and `+` for the second.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clock::HOST_TROUBLE;
+
 use super::{Failure, Guest, Instead, Lab, ledger, live, subject};
 use crate::checks::Start;
-use crate::whose::HOST_TROUBLE;
 
 /// How long findings are told as they come: a guest can wait for its module for a day.
 const LISTENING: Duration = Duration::from_secs(24 * 3600);

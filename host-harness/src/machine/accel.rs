@@ -9,11 +9,11 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clock::{Clock, Passed};
 use keeper::Kept;
 use serde::{Deserialize, Serialize};
 
 use super::{Accelerator, MachineError, Qemu};
-use crate::clock::{Clock, Passed};
 
 /// How long the trial kernel has for its banner. With working virtualisation it takes well under
 /// a second.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clock::Whose;
 use keeper::{Child, Kept};
 use vsock_device::Settings;
 
@@ -11,7 +12,6 @@ use super::arguments::{VsockWire, files};
 use super::start::{COMING_UP, create, ended_early, unlink};
 use super::vsock::{self, Dialer};
 use super::{MachineError, VsockBackend};
-use crate::whose::Whose;
 
 /// The host's half of a vsock device.
 pub(crate) struct Attached {

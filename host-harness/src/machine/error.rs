@@ -4,10 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent_client::AgentError;
+use clock::{Passed, Whose};
+
 use super::{Death, QmpError};
-use crate::agent::AgentError;
-use crate::clock::Passed;
-use crate::whose::Whose;
 
 /// An error of the machine room. Each is a sentence that says what, where, and what to do.
 #[derive(Debug, thiserror::Error)]

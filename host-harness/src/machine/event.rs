@@ -3,7 +3,7 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::whose::Whose;
+use clock::Whose;
 
 /// One thing that happened to a machine.
 ///

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use agent_client::{Client, Deadline};
 use agent_protocol::{AGENT_PORT, Secret};
+use clock::{Clock, Passed, bound};
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -20,8 +22,6 @@ use super::vsock::Dialer;
 use super::{
     Age, Console, Death, MachineError, MachineEvent, MachineSpec, Qmp, QmpError, RunDir, Stream,
 };
-use crate::agent::{Client, Deadline};
-use crate::clock::{Clock, Passed, bound};
 
 /// How many events a slow subscriber may lag behind.
 const EVENTS: usize = 4096;

@@ -29,9 +29,6 @@ mod start;
 pub mod vsock;
 mod write_log;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
 pub use accel::Accel;
 pub use console::{Console, Line, Mark};
 pub use error::MachineError;
@@ -48,20 +45,6 @@ pub use spec::{
 pub(crate) use start::{Launch, tail};
 pub use vsock::{Stream, Vsock};
 pub use write_log::{Cut, WriteLog};
-
-/// An executable by name from `PATH`, or by path.
-pub(crate) fn find_program(name: &Path) -> Option<PathBuf> {
-    let runs = |path: &PathBuf| {
-        path.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    if name.components().count() > 1 {
-        return Some(name.to_owned()).filter(runs);
-    }
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|dir| dir.join(name))
-        .find(runs)
-}
 
 /// Bytes from the system's random source.
 fn random<const N: usize>() -> std::io::Result<[u8; N]> {

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use clock::waited;
 use serde_json::json;
 
 use super::arguments::{self, VsockWire, files, ids};
 use super::coroner::take;
 use super::{Death, Machine, MachineError, MachineEvent};
-use crate::clock::waited;
 
 impl Machine {
     /// Takes the vsock device out, which the guest must let go of within `patience`, and ends its

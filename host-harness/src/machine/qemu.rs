@@ -79,7 +79,7 @@ impl Qemu {
         let missing = || MachineError::NoQemu {
             program: name.to_string_lossy().into_owned(),
         };
-        let program = super::find_program(Path::new(&name)).ok_or_else(missing)?;
+        let program = keeper::find::program(Path::new(&name)).ok_or_else(missing)?;
         // A QEMU without seccomp refuses the option before it gets to the version.
         let with = output(Kept::new(&program).args(["-sandbox", "on", "--version"])).await;
         let (text, sandbox) = match with {

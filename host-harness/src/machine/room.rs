@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use image_builder::room::{self, Memory};
+use keeper::room::{self, Memory};
 
 use super::{MachineError, MachineSpec, rundir};
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_protocol::{CREDENTIAL, Secret};
+use clock::Whose;
 use keeper::{Child, Kept};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -20,7 +21,6 @@ use super::{
     DiskContent, Firmware, Machine, MachineError, MachineSpec, Qemu, Qmp, QmpEvent, RunDir,
     VsockBackend, overlay, room,
 };
-use crate::whose::Whose;
 
 /// How long QEMU and the vsock daemon have to open their sockets. They take a fifth of a second. There is no
 /// machine yet by whose clock to wait, so this is far above what a host under heavy load makes of it.

@@ -177,13 +177,7 @@ pub(super) fn now() -> String {
 pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir)?;
-    let mut draft = tempfile::NamedTempFile::new_in(dir)?;
-    io::Write::write_all(&mut draft, text.as_bytes())?;
-    // Reports are for everybody; a temporary file is for its maker alone.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    draft.as_file().set_permissions(mode)?;
-    draft.persist(path)?;
-    Ok(())
+    keeper::draft::file(path, text)
 }
 
 #[cfg(test)]

@@ -72,12 +72,7 @@ pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
         )
     };
     std::fs::create_dir_all(dir).map_err(context)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(context)?;
-    io::Write::write_all(&mut file, bytes).map_err(context)?;
-    // Readable by whoever collects reports; temporary files are private by default.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(context)?;
-    file.persist(path).map(drop).map_err(|e| context(e.error))
+    keeper::draft::file(path, bytes).map_err(context)
 }
 
 /// The whole report: a suite per check, and in it a case for the check and one per part.

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clock::{HOST_TROUBLE, Tries, Whose, timeout_by, waited};
+
 use crate::checks::{Check, SMOKE, Start};
-use crate::clock::{timeout_by, waited};
 use crate::dossier::{self, Broken, DossierError};
 use crate::event::{Attempt, CaseId, CaseResult, Part};
 use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
 use crate::verdict::{Finding, Outcome};
-use crate::whose::{HOST_TROUBLE, Tries, Whose};
 
 /// What a check on an image is called in reports.
 pub(super) fn case_id(setup: &Setup, check: &Check) -> CaseId {

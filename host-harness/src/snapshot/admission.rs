@@ -6,14 +6,13 @@
 //! what a control group allows, and the tmpfs that guests' memory files are on. Beside the tickets others
 //! are looked at: while they keep the processors busy fewer machines enter, but always one (see `pressure`).
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use image_builder::room::Memory;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use keeper::lease::{Hold, Lease};
+use keeper::room::Memory;
 
 use super::pressure::{self, Pressure};
 use crate::machine::MachineSpec;
@@ -41,7 +40,7 @@ const OTHERS_PATIENCE: Duration = Duration::from_secs(60);
 /// The right to run a machine; given back when dropped.
 #[derive(Debug)]
 pub struct Ticket {
-    _locks: Vec<Flock<File>>,
+    _locks: Vec<Lease>,
 }
 
 /// How many tickets of each kind a host has, or a machine takes.
@@ -204,26 +203,14 @@ fn ours_alone(dir: &Path) -> io::Result<()> {
 }
 
 /// The lock of a file if nobody has it. A link is not followed.
-fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            Some(nix::libc::ELOOP) => {
-                let said = format!("the ticket {} is a link: remove it", path.display());
-                io::Error::new(io::ErrorKind::PermissionDenied, said)
-            }
-            _ => error,
-        })?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(error.into()),
-    }
+fn lock(path: &Path) -> io::Result<Option<Lease>> {
+    Lease::take(path, Hold::Alone).map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ELOOP) => {
+            let said = format!("the ticket {} is a link: remove it", path.display());
+            io::Error::new(io::ErrorKind::PermissionDenied, said)
+        }
+        _ => error,
+    })
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::agent::AgentError;
+use agent_client::AgentError;
+use clock::Whose;
+
 use crate::machine::MachineError;
-use crate::whose::Whose;
 
 /// An error of the snapshot room.
 #[derive(Debug, thiserror::Error)]

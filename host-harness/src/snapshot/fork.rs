@@ -7,19 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use agent_client::Client;
+use clock::Tries;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::broadcast;
 
 use super::manifest::files;
 use super::ram::{self, Zeros};
 use super::{Snapshot, SnapshotError, Stage, admission, persists};
-use crate::agent::Client;
 use crate::machine::arguments::{Ram, files as places, scratch_file};
 use crate::machine::{
     DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
     VsockBackend, overlay, room,
 };
-use crate::whose::Tries;
 
 /// How long a fork may take until its agent answers, at least; a third of a second on an idle host.
 /// Where the boot of what is forked took long (emulation inside emulation, sanitisers), half of that.

@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use agent_client::{AgentError, Client, ExecSpec};
+use clock::{Tries, Whose};
 use serde_json::json;
 use tokio::net::UnixListener;
 
@@ -12,9 +14,7 @@ use super::manifest::{Draft, Manifest, files};
 use super::ram::{self, Zeros};
 use super::store::{Claim, Making};
 use super::{Key, Recipe, Snapshot, SnapshotError, Stage, Store, Watch, admission, persists};
-use crate::agent::{AgentError, Client, ExecSpec};
 use crate::machine::{Machine, MachineError, MachineSpec, Qemu, room};
-use crate::whose::{Tries, Whose};
 
 /// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
 const LETTING_GO: Duration = Duration::from_secs(20);

@@ -34,7 +34,8 @@ pub use watch::{Stage, Watch};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::whose::{Tries, Whose};
+use clock::{Tries, Whose};
+use keeper::lease::Lease;
 
 /// A frozen machine that can be forked any number of times. It is not removed from the store while
 /// a value of this type, or a fork of it, lives.
@@ -44,7 +45,7 @@ pub struct Snapshot {
     manifest: Arc<Manifest>,
     secret: agent_protocol::Secret,
     /// Keeps it in the store; `None` for one that is in none.
-    lease: Option<Arc<store::Lease>>,
+    lease: Option<Arc<Lease>>,
     /// What the host did to earlier tries of making it.
     troubles: Vec<String>,
     /// Who looks on while its forks are made.
@@ -84,7 +85,7 @@ impl Snapshot {
         Snapshot::open(dir, None)
     }
 
-    fn open(dir: PathBuf, lease: Option<store::Lease>) -> Result<Snapshot, SnapshotError> {
+    fn open(dir: PathBuf, lease: Option<Lease>) -> Result<Snapshot, SnapshotError> {
         let read = |name: &str| {
             let path = dir.join(name);
             let what = format!("cannot read {}", path.display());

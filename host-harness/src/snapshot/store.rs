@@ -7,11 +7,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::{Flock, FlockArg};
+use keeper::draft::{self, Draft};
+use keeper::lease::{Hold, Lease};
 
 use super::manifest::files;
 use super::{Key, Manifest, SnapshotError};
@@ -52,26 +53,18 @@ pub(super) enum Claim {
     Make(Box<Making>),
 }
 
-/// Keeps a snapshot from being removed.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    _lock: Flock<File>,
-}
-
 /// The exclusive right to make a snapshot.
 pub(super) struct Making {
-    lock: Flock<File>,
+    lock: Lease,
     /// Where its files go; removed if it is not published.
-    draft: tempfile::TempDir,
+    draft: Draft,
     place: PathBuf,
-    /// Removes the draft when we are killed: it is large.
-    holder: Option<keeper::Child>,
 }
 
 impl Making {
     /// The directory to put the files into (mode 0700).
     pub(super) fn dir(&self) -> &Path {
-        self.draft.path()
+        self.draft.dir()
     }
 
     /// Removes what an earlier try has left in it.
@@ -82,34 +75,21 @@ impl Making {
         Ok(())
     }
 
-    /// Sees to it that the draft goes even if this process is killed.
+    /// Sees to it that the draft, which is large, goes even if this process is killed.
     pub(super) async fn keep(&mut self) -> io::Result<()> {
-        let holder = keeper::Kept::new("sleep")
-            .arg("infinity")
-            .remove_after(self.dir());
-        self.holder = Some(holder.spawn().await?);
-        Ok(())
+        self.draft.keep().await
     }
 
     /// Makes the files appear under the snapshot's name, and turns the right to make it into the
     /// right to use it.
     pub(super) fn publish(self) -> io::Result<(PathBuf, Lease)> {
-        let Making {
-            lock,
-            draft,
-            place,
-            holder,
-        } = self;
-        for entry in std::fs::read_dir(draft.path())? {
-            File::open(entry?.path())?.sync_all()?;
-        }
-        File::create(draft.path().join(files::USED))?;
-        let draft = draft.keep();
-        std::fs::rename(&draft, &place)?;
-        // Nothing is left under the name it removes.
-        drop(holder);
-        lock.relock(FlockArg::LockShared)?;
-        Ok((place, Lease { _lock: lock }))
+        let Making { lock, draft, place } = self;
+        draft.sync()?;
+        File::create(draft.dir().join(files::USED))?;
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        draft.publish(&name)?;
+        lock.share()?;
+        Ok((place, lock))
     }
 }
 
@@ -136,7 +116,7 @@ impl Store {
     pub(super) async fn claim(&self, key: &Key) -> io::Result<Claim> {
         let place = self.dir.join(&key.0);
         loop {
-            if let Ok(lease) = self.lock(key, FlockArg::LockSharedNonblock)?
+            if let Some(lease) = self.lock(key, Hold::Shared)?
                 && let Ok(manifest) = Manifest::read(&place)
                 && manifest.key == *key
                 && manifest.flaw(&place).is_none()
@@ -145,25 +125,17 @@ impl Store {
                 File::create(place.join(files::USED))
                     .map(drop)
                     .unwrap_or_default();
-                return Ok(Claim::Use(place, Lease { _lock: lease }));
+                return Ok(Claim::Use(place, lease));
             }
-            if let Ok(lock) = self.lock(key, FlockArg::LockExclusiveNonblock)? {
+            if let Some(lock) = self.lock(key, Hold::Alone)? {
                 let sound = Manifest::read(&place).is_ok_and(|m| m.flaw(&place).is_none());
                 if sound {
                     // Somebody made it between our two looks.
                     continue;
                 }
-                remove(&place)?;
-                let draft = tempfile::Builder::new()
-                    .permissions(std::fs::Permissions::from_mode(0o700))
-                    .prefix(".draft-")
-                    .tempdir_in(&self.dir)?;
-                return Ok(Claim::Make(Box::new(Making {
-                    lock,
-                    draft,
-                    place,
-                    holder: None,
-                })));
+                draft::discard(&place)?;
+                let draft = Draft::begin(&self.dir)?;
+                return Ok(Claim::Make(Box::new(Making { lock, draft, place })));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -189,7 +161,7 @@ impl Store {
                 found.push(Listed {
                     manifest: Manifest::read(&entry.path()).ok(),
                     bytes: size(&entry.path())?,
-                    busy: self.lock(&key, FlockArg::LockExclusiveNonblock)?.is_err(),
+                    busy: self.lock(&key, Hold::Alone)?.is_none(),
                     key,
                     used,
                 });
@@ -210,10 +182,10 @@ impl Store {
     pub fn remove(&self, key: &Key) -> Result<bool, SnapshotError> {
         let place = self.dir.join(&key.0);
         let gone = || -> io::Result<bool> {
-            let Ok(_lock) = self.lock(key, FlockArg::LockExclusiveNonblock)? else {
+            let Some(_lock) = self.lock(key, Hold::Alone)? else {
                 return Ok(false);
             };
-            remove(&place)?;
+            draft::discard(&place)?;
             Ok(true)
         };
         gone().map_err(SnapshotError::io(format!(
@@ -270,13 +242,13 @@ impl Store {
                 .collect();
             let mut locks = Vec::new();
             for key in names.iter().filter_map(|name| name.strip_suffix(".lock")) {
-                match self.lock(&Key(key.into()), FlockArg::LockSharedNonblock)? {
-                    Ok(lock) => locks.push(lock),
-                    Err(()) => return Ok(0),
+                match self.lock(&Key(key.into()), Hold::Shared)? {
+                    Some(lock) => locks.push(lock),
+                    None => return Ok(0),
                 }
             }
             let mut freed = 0;
-            for draft in names.iter().filter(|name| name.starts_with(".draft-")) {
+            for draft in names.iter().filter(|name| name.starts_with(draft::PREFIX)) {
                 freed += size(&self.dir.join(draft))?;
                 std::fs::remove_dir_all(self.dir.join(draft))?;
             }
@@ -290,33 +262,10 @@ impl Store {
         self.dir.join(format!("{key}.failed"))
     }
 
-    /// The lock of a key; `Err(())` if somebody else has it in a way that excludes this one.
-    fn lock(&self, key: &Key, how: FlockArg) -> io::Result<Result<Flock<File>, ()>> {
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.dir.join(format!("{key}.lock")))?;
-        match Flock::lock(file, how) {
-            Ok(lock) => Ok(Ok(lock)),
-            Err((_, nix::Error::EWOULDBLOCK)) => Ok(Err(())),
-            Err((_, error)) => Err(error.into()),
-        }
+    /// The lock of a key, if nobody has it in a way that excludes this one.
+    fn lock(&self, key: &Key, hold: Hold) -> io::Result<Option<Lease>> {
+        Lease::take(&self.dir.join(format!("{key}.lock")), hold)
     }
-}
-
-/// Removes a directory at once for all who look, then its content.
-fn remove(place: &Path) -> io::Result<()> {
-    if !place.exists() {
-        return Ok(());
-    }
-    let name = place
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
-    let doomed = place.with_file_name(format!(".draft-removed-{}", name.unwrap_or_default()));
-    std::fs::rename(place, &doomed)?;
-    std::fs::remove_dir_all(&doomed)
 }
 
 /// What the files of a directory take on disk, in bytes.

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use clock::Tries;
 use image::{SigningState, SourceConfig};
 use image_builder::{BuildError, BuildEvent, Product, Workshop};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,6 @@ use crate::event::CaseResult;
 use crate::lab::{Lab, Listener, Setup, Subject, place};
 use crate::runner::{self, Judged, Manner, SharedReporters};
 use crate::verdict::Outcome;
-use crate::whose::Tries;
 
 /// How many log folders of waiting forks there are, at most: a day of edits needs no more.
 const LOG_FOLDERS: usize = 8;
@@ -392,11 +392,7 @@ impl Tryout {
             at: at.map_or(0, |at| at.as_secs()),
         };
         let file = self.workshop.note_file();
-        let draft = file.with_extension("draft");
-        let write = || -> std::io::Result<()> {
-            std::fs::write(&draft, serde_json::to_vec(&tried)?)?;
-            std::fs::rename(&draft, &file)
-        };
+        let write = || keeper::draft::file(&file, serde_json::to_vec(&tried)?);
         if let Err(error) = write() {
             let file = file.display();
             self.say(Said::Note(format!("cannot write {file}: {error}")));

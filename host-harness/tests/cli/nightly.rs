@@ -236,7 +236,7 @@ impl User {
             .args(["--print", "sysroot"])
             .output()?;
         let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
-        let cargo = image_builder::cargo_home().unwrap_or_default();
+        let cargo = keeper::find::cargo_home().unwrap_or_default();
         let program = vexfs_images(&[]);
         let tools = std::env::var_os("VEXFS_TOOLS").map_or_else(|| out().join("tools"), Into::into);
         let mut command = Command::new("unshare");

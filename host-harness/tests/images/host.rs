@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use clock::HOST_TROUBLE;
 use host_harness::checks::{self, Check, Start};
 use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
@@ -15,7 +16,6 @@ use host_harness::lab::{Boot, Failure, Lab};
 use host_harness::runner;
 use host_harness::snapshot::{Stage, Watch};
 use host_harness::verdict::Outcome;
-use host_harness::whose::HOST_TROUBLE;
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 

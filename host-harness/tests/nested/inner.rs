@@ -7,8 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use agent_client::ExecSpec;
 use anyhow::{Context, ensure};
-use host_harness::agent::ExecSpec;
 use host_harness::machine::{Accelerator, DirectKernel, Machine, MachineSpec, VsockBackend, vsock};
 use host_harness::snapshot::{DEFAULT_CAP, Recipe, Store, Watch};
 

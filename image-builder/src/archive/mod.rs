@@ -286,10 +286,7 @@ impl Archive {
                 } => BuildError::Packages { said: tail },
                 other => other,
             })?;
-        let partial = file.with_extension("partial");
-        fs::write(&partial, &text)
-            .and_then(|()| fs::rename(&partial, &file))
-            .map_err(BuildError::io("write", &file))?;
+        keeper::draft::file(&file, &text).map_err(BuildError::io("write", &file))?;
         Ok(text)
     }
 

@@ -104,7 +104,7 @@ fn published(program: &CrateProgram) -> Result<Vec<Crate>, BuildError> {
 
 /// What cargo keeps under this name, of whichever registry it is (the Cargo book, "Cargo Home").
 fn in_registry(kind: &str, name: &str) -> Result<PathBuf, BuildError> {
-    let home = host::cargo_home().unwrap_or_default();
+    let home = keeper::find::cargo_home().unwrap_or_default();
     let dir = home.join("registry").join(kind);
     let registries = fs::read_dir(&dir).map_err(BuildError::io("list", &dir))?;
     registries

@@ -356,12 +356,10 @@ impl Workshop {
             files,
             product,
         };
-        let (file, draft) = (self.home.join(STATE), self.home.join(".state"));
+        let file = self.home.join(STATE);
         let text = serde_json::to_vec(&state)
             .map_err(|error| BuildError::io("write", &file)(std::io::Error::other(error)))?;
-        fs::write(&draft, text)
-            .and_then(|()| fs::rename(&draft, &file))
-            .map_err(BuildError::io("write", &file))?;
+        keeper::draft::file(&file, text).map_err(BuildError::io("write", &file))?;
         let mark = self.home.join(UNFINISHED);
         fs::remove_file(&mark).map_err(BuildError::io("remove", mark))?;
         self.evict();

@@ -1,7 +1,6 @@
 //! What `ci` does with what it has made: the build report, the bundle, publishing, and telling.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +10,7 @@ use host_harness::layout::Layout;
 use host_harness::report::build::{BuildLog, BuildReport, ImageRow};
 use host_harness::stored;
 use image::Image;
-use nix::fcntl::{Flock, FlockArg};
+use keeper::lease::Lease;
 use publisher::{Content, Destination, ImageFiles, Options, Tally};
 
 use crate::validate::Which;
@@ -173,12 +172,10 @@ fn program_log(layout: &Layout) -> anyhow::Result<PathBuf> {
 }
 
 /// One run at a time lays out the bundle and publishes from it; the others wait.
-async fn lock(layout: &Layout) -> anyhow::Result<Flock<File>> {
+async fn lock(layout: &Layout) -> anyhow::Result<Lease> {
     let path = layout.out.join(".bundle.lock");
-    let taken = tokio::task::spawn_blocking(move || {
-        let file = File::create(&path).map_err(|error| (path.clone(), error))?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| (path, error.into()))
-    });
+    let taken =
+        tokio::task::spawn_blocking(move || Lease::wait(&path).map_err(|error| (path, error)));
     let taken = taken.await.context("cannot wait for the bundle's lock")?;
     taken.map_err(|(path, error)| anyhow::anyhow!("cannot lock {}: {error}", path.display()))
 }
@@ -223,16 +220,7 @@ fn write_report(layout: &Layout, report: &BuildReport) -> anyhow::Result<()> {
 
 /// Writes a file as a whole or not at all.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        file.write_all(text.as_bytes())?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write()
-        .map(drop)
-        .with_context(|| format!("cannot write {}", path.display()))
+    keeper::draft::file(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a webhook gets: `text` is what chat services show, the rest is for programs.

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent_client::{Chunk, ExecSpec};
 use agent_protocol::message::{Ended, ExecResult};
-use host_harness::agent::{Chunk, ExecSpec};
 use host_harness::lab::Guest;
 
 use crate::options::{self, Limit, Machines, Place};

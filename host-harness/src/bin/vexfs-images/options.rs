@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use clock::{Tries, Whose};
 use host_harness::checks::filter::{self, Filter};
 use host_harness::dossier::{DossierError, Keep};
 use host_harness::host::{Host, HostRequest};
@@ -14,7 +15,6 @@ use host_harness::layout::Layout;
 use host_harness::machine::{Firmware, Machine, MachineError, MachineSpec, VsockBackend, accel};
 use host_harness::snapshot::SnapshotError;
 use host_harness::tryout::TryoutError;
-use host_harness::whose::{Tries, Whose};
 use image::{Image, ImageError};
 use image_builder::{BuildError, Fault};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use host_harness::agent::ExecSpec;
+use agent_client::ExecSpec;
 use host_harness::dossier::Dossier;
 use host_harness::lab::Guest;
 use host_harness::layout::Layout;

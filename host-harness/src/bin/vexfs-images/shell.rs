@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use agent_client::{Chunk, ExecSpec};
 use anyhow::Context;
-use host_harness::agent::{Chunk, ExecSpec};
 use host_harness::lab::Guest;
 use nix::sys::termios::{self, SetArg, Termios};
 use tokio::io::AsyncReadExt;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::agent::{Chunk, ExecSpec, Session};
+use agent_client::{Chunk, ExecSpec, Session};
+
 use crate::lab::{Failure, Guest, Lab, Mount, SCRATCH};
 use crate::machine::Cut;
 

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::machines::{PATIENCE, logs};
 use super::{Direction, Metric};
-use crate::agent::ExecSpec;
 use crate::lab::{Failure, Guest, Setup};
 use crate::machine::{Machine, MachineSpec, Network};
 use crate::snapshot::admission;
 
+use agent_client::ExecSpec;
 use qemu_ga::QemuGa;
 use ssh::Ssh;
 

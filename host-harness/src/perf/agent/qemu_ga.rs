@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use clock::Clock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::sync::Mutex;
 
 use super::{milliseconds, rate, ssh};
-use crate::clock::Clock;
 use crate::lab::{Failure, Guest};
 use crate::machine::Stream;
 

@@ -132,7 +132,7 @@ async fn the_longest_unused_goes_first_and_what_is_in_use_stays() {
         used.set_modified(SystemTime::now() - Duration::from_secs(age))
             .expect("sets");
     }
-    let hold = store.lock(&key("older-but-in-use"), FlockArg::LockSharedNonblock);
+    let hold = store.lock(&key("older-but-in-use"), Hold::Shared);
     let _hold = hold.expect("opens").expect("locks");
     let names = |store: &Store| -> Vec<String> {
         store

@@ -11,10 +11,15 @@
 //! for machines that are stopped.
 //!
 //! What the host itself is not given by a hypervisor below it (steal time) is in none of these counts.
+//!
+//! The types to know: [`Clock`], [`Passed`] (a granted time is over) and [`Whose`] fault that is. The last is
+//! here because this is the lowest room that has to answer it; every room above answers it too. What a machine
+//! is, and what is done about one that is late, is left to those above.
 
 mod account;
 mod history;
 mod threads;
+mod whose;
 
 use std::future::Future;
 use std::pin::pin;
@@ -25,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::account::Account;
 use self::history::History;
-use crate::whose::Whose;
+pub use self::whose::{HOST_TROUBLE, TRIES, Tries, Whose};
 
 /// How often a machine's threads are looked at. What they lost is exact at any interval; when a stopped
 /// machine was stopped, and how a loss is spread over time, is known to this.
@@ -151,14 +156,16 @@ impl Clock {
         })
     }
 
-    /// What is left at `now` of `within` since `made`.
-    pub(crate) fn left(&self, made: Instant, within: Duration) -> Duration {
+    /// What is left now of `within` since `made`.
+    #[must_use]
+    pub fn left(&self, made: Instant, within: Duration) -> Duration {
         let lost = |made| self.lost_since(made);
         due(made, within, lost).saturating_duration_since(Instant::now())
     }
 
     /// That `within` has passed since `made`, in words.
-    pub(crate) fn passed(&self, made: Instant, within: Duration) -> Passed {
+    #[must_use]
+    pub fn passed(&self, made: Instant, within: Duration) -> Passed {
         let lost = self.lost_since(made);
         Passed { within, lost }
     }
@@ -179,7 +186,7 @@ impl Clock {
     ///
     /// # Errors
     /// When it has passed.
-    pub(crate) async fn timeout_from<F: Future>(
+    pub async fn timeout_from<F: Future>(
         &self,
         made: Instant,
         within: Duration,
@@ -217,17 +224,18 @@ impl Clock {
         Some(books)
     }
 
-    /// One with nothing to look at, for tests that say what was lost.
-    #[cfg(test)]
-    pub(crate) fn told(born: Instant) -> Clock {
+    /// One with nothing to look at, for tests that say what was lost: here and in the rooms above.
+    #[must_use]
+    pub fn told(born: Instant) -> Clock {
         Clock::of(Vec::new(), born)
     }
 
-    /// Says what was lost.
-    #[cfg(test)]
-    pub(crate) fn lose(&self, from: Instant, to: Instant, lost: Duration) {
-        let books = self.0.as_ref().expect("no wall's");
-        books.lock().unwrap().history.push(from, to, lost);
+    /// Says what was lost. The wall's never loses anything.
+    pub fn lose(&self, from: Instant, to: Instant, lost: Duration) {
+        if let Some(books) = &self.0 {
+            let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
+            books.history.push(from, to, lost);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use agent_protocol::{Event, FromAgent, Reply, RequestId, ToAgent, WINDOW, frame,
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::AMPLE;
-use crate::agent::{AgentError, Client, ExecSpec, Secret};
+use crate::{AgentError, Client, ExecSpec, Secret};
 
 /// Bytes a guest sends in answer to a request.
 type Lie = fn(RequestId) -> Vec<u8>;

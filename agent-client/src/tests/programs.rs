@@ -6,7 +6,7 @@ use agent_protocol::FaultKind;
 use agent_protocol::message::Ended;
 
 use super::{AMPLE, Pair, alive, gone, pair, sh};
-use crate::agent::{AgentError, Chunk, ExecSpec};
+use crate::{AgentError, Chunk, ExecSpec};
 
 #[tokio::test]
 async fn output_code_and_signal_come_back() {

@@ -8,7 +8,9 @@
 //! Errors say whose fault it is, see [`AgentError`]. What was asked and what came of it is kept in a
 //! [`Transcript`] for reports and dossiers.
 //!
-//! What a result means, and what to do about a guest that does not answer, is decided above.
+//! The types to know: [`Client`], [`ExecSpec`] (a program to run there) and [`AgentError`]. Messages, framing
+//! and handshake are agent-protocol's; by whose time a deadline passes is `clock`'s; which stream leads to a
+//! guest, what a result means, and what to do about a guest that does not answer, is decided above.
 
 mod client;
 mod deadline;

@@ -11,7 +11,7 @@ use agent_protocol::message::{FileKind, GuestPath};
 use tokio::io::AsyncReadExt;
 
 use super::{AMPLE, Pair, pair};
-use crate::agent::AgentError;
+use crate::AgentError;
 
 fn guest(path: &Path) -> GuestPath {
     GuestPath::from_bytes(path.as_os_str().as_bytes())

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use agent_protocol::message::{KilledBecause, ModuleSource, MountRequest};
 use agent_protocol::{Event, FaultKind, Reply, Request};
+use clock::Passed;
 use tokio::time::Instant;
 
 use super::transcript::Line;
 use super::wire::{Arrival, Call, CallInput};
 use super::{AgentError, Client, Deadline};
-use crate::clock::Passed;
 
 /// Beyond the deadline of a request that the agent ends itself (a program it has to kill and whose
 /// last words it has to send), the time for word of that to come.

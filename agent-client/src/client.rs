@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use agent_protocol::{Reply, Request, Secret, handshake};
+use clock::{Clock, bound};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::talk::{self, Next, Talk};
 use super::transcript::Transcript;
 use super::wire::Wire;
 use super::{AgentError, Deadline};
-use crate::clock::{Clock, bound};
 
 /// A connection to the agent of one machine. Clones are the same connection.
 #[derive(Clone)]

@@ -10,11 +10,11 @@ mod system;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::clock::Clock;
 use guest_agent::connection::{self, Ending};
 use tokio::task::JoinHandle;
 
 use super::{Client, ExecSpec, Secret};
-use crate::clock::Clock;
 
 /// Time that any of these may take on a busy machine; those that test a deadline set their own.
 const AMPLE: Duration = Duration::from_secs(30);

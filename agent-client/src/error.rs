@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use agent_protocol::handshake::{HandshakeError, Versions};
 use agent_protocol::{Fault, FaultKind};
-
-use crate::clock::Passed;
-use crate::whose::Whose;
+use clock::{Passed, Whose};
 
 /// Why a request came to nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,7 +31,7 @@ pub enum AgentError {
     /// No answer in time. The agent was told to stop what it was doing.
     #[error(
         "no answer from the agent to `{doing}` within {:.1} s{}",
-        within.as_secs_f32(), crate::clock::waited(*lost)
+        within.as_secs_f32(), clock::waited(*lost)
     )]
     DeadlinePassed {
         /// The request.
@@ -63,7 +61,7 @@ pub enum AgentError {
 
 impl AgentError {
     /// Whose fault it is, for as long as its machine lives: what carries the connection is a part of the
-    /// machine, and its loss is the machine's death ([`crate::machine::Death`]), which is asked first.
+    /// machine, and its loss is the machine's death, which is asked first.
     #[must_use]
     pub fn whose(&self) -> Whose {
         match self {

@@ -15,7 +15,7 @@ const OUTPUT_LIMIT: usize = 8 * 1024 * 1024;
 /// A program to run in the guest.
 ///
 /// ```
-/// use host_harness::agent::ExecSpec;
+/// use agent_client::ExecSpec;
 /// let spec = ExecSpec::new(["dd", "of=/mnt/file"]).stdin(vec![0; 4096]).user("nobody");
 /// ```
 #[derive(Clone, Debug)]
