@@ -2,8 +2,8 @@
 //!
 //! From the bottom up: [`machine`] is one QEMU with everything attached to it; [`agent`] is the
 //! client of the daemon in the guest; [`snapshot`] freezes a booted machine and forks it; [`lab`]
-//! gives a check its guests and keeps what they leave; [`checks`] is the table of what must hold; [`verdict`] is the second judge, who reads the kernel
-//! log; [`runner`] brings them together and emits [`event`]s; [`report`] turns those into
+//! gives a check its guests and keeps what they leave; [`checks`] is the table of what must hold;
+//! [`runner`] brings them together with `kernel-log`, the second judge, and emits [`event`]s; [`report`] turns those into
 //! something for a reader; [`stored`] keeps a verdict beside its image, [`dossier`] is the folder a
 //! failure leaves, [`history`] what earlier runs found, [`tryout`] the loop from an edit to a verdict.
 //! [`host`] probes what the machine we run on offers; [`whose`] says whose fault an error is.
@@ -30,7 +30,6 @@ mod secret_scan;
 pub mod snapshot;
 pub mod stored;
 pub mod tryout;
-pub mod verdict;
 pub mod whose;
 
 /// Must be the first thing a `main` does in any program that boots machines: a process that was

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kernel_log::{Expectations, Finding, Kind, Record, Severity, judge};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -15,7 +16,6 @@ use super::evidence::excuse_by;
 use crate::agent::KmsgStream;
 use crate::clock::Clock;
 use crate::machine::Console;
-use crate::verdict::{Expectations, Finding, Kind, Record, Severity, judge};
 
 /// Gets each finding once.
 pub type Listener = Arc<dyn Fn(&Finding) + Send + Sync>;
