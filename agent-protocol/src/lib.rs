@@ -18,16 +18,21 @@
 //! (`tests/allocation.rs` counts; `fuzz/` looks for counter-examples).
 //!
 //! Everything here is generic over `AsyncRead + AsyncWrite`: which socket, which deadline and what
-//! a request does are the business of guest-agent and host-harness.
+//! a request does are the business of guest-agent and host-harness. Whoever wants only the shapes, and
+//! none of the connections, takes this crate without its feature `io`, and gets no tokio.
 
 pub mod bounded;
 pub mod codec;
+#[cfg(feature = "io")]
 pub mod frame;
+#[cfg(feature = "io")]
 pub mod fuzzing;
+#[cfg(feature = "io")]
 pub mod handshake;
 pub mod message;
 
 pub use bounded::Bytes;
+#[cfg(feature = "io")]
 pub use handshake::{HandshakeError, Secret};
 pub use message::{Event, Fault, FaultKind, FromAgent, Input, Reply, Request, RequestId, ToAgent};
 

@@ -7,7 +7,7 @@ use image_builder::BuildEvent;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::Tier;
-use crate::verdict::outcome::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// One step of a run, in the order they happen.
 #[derive(Debug, Clone, Serialize)]

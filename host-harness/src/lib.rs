@@ -2,10 +2,10 @@
 //!
 //! From the bottom up: [`machine`] is one QEMU with everything attached to it; [`snapshot`] freezes a booted
 //! machine and forks it; [`lab`] gives a check its guests and keeps what they leave; [`checks`] is the table of
-//! what must hold; [`verdict`] is the second judge, who reads the kernel log; [`runner`] brings them together
-//! and emits [`event`]s; [`report`] turns those into something for a reader; [`stored`] keeps a verdict beside
-//! its image, [`dossier`] is the folder a failure leaves, [`history`] what earlier runs found, [`tryout`] the
-//! loop from an edit to a verdict. [`host`] probes what the machine we run on offers.
+//! what must hold; [`runner`] brings them together with `kernel-log`, the second judge, and emits [`event`]s;
+//! [`report`] turns those into something for a reader; [`stored`] keeps a verdict beside its image, [`dossier`]
+//! is the folder a failure leaves, [`history`] what earlier runs found, [`tryout`] the loop from an edit to a
+//! verdict. [`host`] probes what the machine we run on offers.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`event::CaseResult`] (what came of it). Building images is left to `image-builder`, the
@@ -28,7 +28,6 @@ mod secret_scan;
 pub mod snapshot;
 pub mod stored;
 pub mod tryout;
-pub mod verdict;
 
 /// Must be the first thing a `main` does in any program that boots machines: a process that was
 /// started as a keeper or as a vsock device does that work and never returns, any other goes on.

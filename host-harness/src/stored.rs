@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::checks::{self, Tier};
     use crate::event::CaseId;
-    use crate::verdict::Outcome;
+    use crate::runner::verdict::Outcome;
 
     fn basis(image: &str) -> Basis {
         let facts = [("image", image), ("harness", "h"), ("check set", "c")];

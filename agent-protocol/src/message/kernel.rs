@@ -1,4 +1,4 @@
-//! Modules, mounts and the kernel log.
+//! Modules and mounts.
 
 use serde::{Deserialize, Serialize};
 
@@ -95,37 +95,4 @@ pub struct UnmountFlags {
     pub force: bool,
     /// `MNT_DETACH`
     pub detach: bool,
-}
-
-/// One record of `/dev/kmsg` (kernel: Documentation/ABI/testing/dev-kmsg).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KmsgRecord {
-    /// Sequence number, unique within a boot.
-    pub sequence: u64,
-    /// Microseconds since boot.
-    pub time_us: u64,
-    /// 0 is the kernel itself; everything else was written by user space and proves nothing.
-    pub facility: u16,
-    /// 0 (emergency) to 7 (debug).
-    pub level: u8,
-    /// `-` for a whole line, `c` for one that continues another.
-    pub continuation: char,
-    /// The line, escapes undone.
-    pub text: String,
-    /// `KEY=value` lines that follow it (`SUBSYSTEM=`, `DEVICE=`), joined by line feeds.
-    pub properties: String,
-}
-
-impl KmsgRecord {
-    /// Whether the kernel wrote it.
-    #[must_use]
-    pub fn is_kernel(&self) -> bool {
-        self.facility == 0
-    }
-
-    /// What it adds to the weight of its event.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        64 + self.text.len() + self.properties.len()
-    }
 }

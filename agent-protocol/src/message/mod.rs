@@ -1,7 +1,7 @@
 //! The messages: requests, replies, events, inputs and faults.
 //!
 //! Two envelopes go over the wire, [`ToAgent`] and [`FromAgent`]. The shapes they carry are grouped
-//! by what they are about: [`exec`], [`files`], [`kernel`], [`system`], and [`fault`] for what goes
+//! by what they are about: [`exec`], [`files`], [`kernel`], [`kmsg`], [`system`], and [`fault`] for what goes
 //! wrong. A new message is a new variant at the end of its enum and a raised
 //! [`crate::NEWEST_VERSION`].
 
@@ -9,6 +9,7 @@ pub mod exec;
 pub mod fault;
 pub mod files;
 pub mod kernel;
+pub mod kmsg;
 pub mod system;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,8 @@ use crate::bounded;
 pub use exec::{Ended, ExecRequest, ExecResult, KilledBecause, WindowSize};
 pub use fault::{Fault, FaultKind};
 pub use files::{DirEntry, FileKind, FileStat, GuestPath};
-pub use kernel::{KmsgRecord, ModuleInfo, ModuleSource, MountFlags, MountRequest, UnmountFlags};
+pub use kernel::{ModuleInfo, ModuleSource, MountFlags, MountRequest, UnmountFlags};
+pub use kmsg::KmsgRecord;
 pub use system::{MountInfo, Pong, PowerAction, PowerHow, SystemInfo};
 
 /// Names one request on one connection. Chosen by the host, never used twice on a connection.

@@ -1,8 +1,9 @@
 //! The corners of a file system: answers to system calls that hardly anybody makes, options nobody
 //! has, the mount's own controls, and damage.
 
+use kernel_log::{Expected, Matcher};
+
 use crate::lab::{Failure, Guest, Lab, SCRATCH};
-use crate::verdict::{Expected, Matcher};
 
 /// Asks by system call, in the guest's own perl: what is asked stands in the script.
 const CORNERS: &str = include_str!("corners.pl");

@@ -29,10 +29,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use image::{SigningRecord, SigningState, SourceConfig};
+use kernel_log::{Expectations, Expected};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{Failure, Lab};
-use crate::verdict::{Expectations, Expected};
 
 /// How dear a check is; `quick` runs include `boot-only` ones, `full` runs all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

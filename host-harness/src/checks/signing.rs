@@ -1,7 +1,8 @@
 //! Who may load modules into a kernel that trusts a key, asked of the running system.
 
+use kernel_log::{Expected, Matcher};
+
 use crate::lab::{Failure, Lab};
-use crate::verdict::{Expected, Matcher};
 
 /// Tries to load the module without its signature (28 bytes at the end say that there is one), with one
 /// that does not fit (a byte of it changed), and as it is. Prints how each went.

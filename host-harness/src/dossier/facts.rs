@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lab::Subject;
 use crate::machine::{MachineSpec, Version};
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// The only value of [`Facts::format`] this version reads and writes.
 pub const FORMAT: u32 = 2;

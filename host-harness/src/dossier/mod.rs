@@ -10,11 +10,9 @@
 
 mod facts;
 mod machines;
-pub mod oops;
 mod readme;
 mod reopen;
 mod store;
-mod symbols;
 mod write;
 
 pub use facts::{Broken, FORMAT, Facts, ImageFacts, Left, MachineFacts, Told, files};
@@ -24,7 +22,7 @@ pub use write::{Case, write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// What all dossiers may take on disk unless the caller says otherwise, in bytes. One with a frozen
 /// machine takes about 200 MB.

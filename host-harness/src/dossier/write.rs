@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use image::Image;
+use kernel_log::{Finding, symbolize};
 
 use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
-use super::store;
-use super::{DossierError, Policy, machines, oops, page};
+use super::{DossierError, Policy, machines, page, store};
 use crate::event::CaseId;
 use crate::lab::Subject;
 use crate::layout::Layout;
 use crate::machine::Machine;
-use crate::verdict::{Finding, Outcome};
+use crate::runner::verdict::Outcome;
 
 /// What is known about a check that has its verdict.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ pub async fn write(
     let oops = explain(case, &consoles);
     let last_words = case.last_words.map(|text| {
         let (module, debug) = under_test(case);
-        oops::annotate(text, module, debug.as_deref())
+        symbolize::annotate(text, module, debug.as_deref())
     });
     let subject = case.subject.map(|subject| keep(subject, &dir)).transpose();
     let subject = subject.map_err(cannot("keep the module"))?;
@@ -166,7 +166,7 @@ fn explain(case: &Case<'_>, consoles: &str) -> Option<String> {
     let (module, debug) = under_test(case);
     [case.kernel_log, consoles]
         .into_iter()
-        .find_map(|log| oops::explain(log, module, debug.as_deref()))
+        .find_map(|log| symbolize::explain(log, module, debug.as_deref()))
 }
 
 /// The module's name, and where it is with its debug information.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use agent_protocol::FaultKind;
 use agent_protocol::message::UnmountFlags;
 
+use super::ledger::Room;
 use super::{Failure, Guest, Lab};
-use crate::verdict::ledger::Room;
 
 /// Serial of the scratch disk, as `/dev/disk/by-id` shows it.
 pub const SCRATCH: &str = "/dev/disk/by-id/virtio-vexfs-scratch";

@@ -6,12 +6,24 @@ use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 use clock::{Clock, Whose};
+use kernel_log::{Expectations, Finding, Kind, MachineEvent, Record, excuse, judge, show};
 
-use super::{Exhibits, Failure, Guest, LastWords, Setup};
+use super::{Exhibits, Guest, LastWords, Leak, Setup};
 use crate::machine::{Console, Death, Machine, Mark};
-use crate::verdict::ledger::Leak;
-use crate::verdict::outcome::{End, Own, combine};
-use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, excuse, judge};
+
+/// How the guest's part ended. QEMU's exit code says nothing here: a kernel can die in silence and QEMU
+/// still ends with 0 (architecture, "Hearing a broken guest").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The guest was alive and answered when the check said it was done: its end mark.
+    Marked,
+    /// The guest was gone before; how, in words.
+    Undeclared(String),
+    /// The host took the machine away under it; how, in words.
+    HostFailed(String),
+    /// No guest was ever reached.
+    NeverStarted,
+}
 
 /// What is known about a check besides its own word.
 #[derive(Debug, Clone)]
@@ -25,8 +37,10 @@ pub struct Evidence {
     /// What each machine's log says, judged apart: one machine's kernel log proves nothing about
     /// another's console.
     pub findings: Vec<Finding>,
-    leaks: Vec<Leak>,
-    end: End,
+    /// What was not given back.
+    pub leaks: Vec<Leak>,
+    /// How the guest's part ended.
+    pub end: End,
 }
 
 /// A check's machines, alive or dead, with what they told when the story was over.
@@ -296,44 +310,11 @@ fn of_all(all: Vec<Vec<Finding>>) -> Vec<Finding> {
     findings
 }
 
-pub(super) fn show(record: &KmsgRecord) -> String {
-    let (seconds, micros) = (record.time_us / 1_000_000, record.time_us % 1_000_000);
-    let speaker = if record.is_kernel() {
-        ""
-    } else {
-        "user space: "
-    };
-    format!(
-        "<{}>[{seconds:5}.{micros:06}] {speaker}{}\n",
-        record.level, record.text
-    )
-}
-
-impl Evidence {
-    /// One outcome of the check's own word and everything here.
-    pub fn judge(&self, story: &Result<(), Failure>) -> Outcome {
-        let own = match story {
-            Ok(()) => Own::Passed,
-            Err(Failure::Check { title, detail, .. }) => Own::Failed(title.clone(), detail.clone()),
-            Err(Failure::Deadline { title, detail }) => Own::Overran(title.clone(), detail.clone()),
-            Err(Failure::Died(death)) if death.whose() == Whose::Guest => {
-                Own::CutOff(death.to_string())
-            }
-            Err(failure @ (Failure::Agent { .. } | Failure::UndeclaredSkip(_)))
-                if failure.whose() == Whose::Guest =>
-            {
-                Own::Failed(failure.to_string(), String::new())
-            }
-            Err(failure) => Own::Infrastructure(failure.to_string()),
-        };
-        combine(own, &self.end, &self.findings, &self.leaks)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use kernel_log::{Expected, Matcher};
+
     use super::*;
-    use crate::verdict::{Expected, Matcher};
 
     const ROW: &[Expected] = &[Expected {
         what: Matcher::rule("warning"),

@@ -189,7 +189,7 @@ impl From<SnapshotError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::Outcome;
+    use crate::runner::verdict::Outcome;
 
     #[test]
     fn a_part_that_failed_is_named_before_what_followed_from_it() {

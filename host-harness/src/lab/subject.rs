@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use image::Manifest;
+use kernel_log::{Expectations, Record, judge};
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Guest};
-use crate::verdict::{Expectations, Record, judge};
 
 /// How long a module's file may take into the guest, and depmod(8) there.
 const PATIENCE: Duration = Duration::from_secs(60);

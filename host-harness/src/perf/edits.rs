@@ -10,8 +10,8 @@ use image_builder::{Workshop, WorkshopRequest};
 
 use super::{Direction, Metric};
 use crate::lab::{Failure, Setup};
+use crate::runner::verdict::Outcome;
 use crate::tryout::{Round, Said, Took, Tryout};
-use crate::verdict::Outcome;
 
 /// The file that is edited, and the line after which the change goes.
 const FILE: &str = "file.c";

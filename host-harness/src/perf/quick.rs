@@ -12,8 +12,8 @@ use crate::checks::{self, Check, Start, Tier};
 use crate::event::{CaseResult, Event, Reporter};
 use crate::lab::{Failure, Setup};
 use crate::report::JunitReporter;
+use crate::runner::verdict::Outcome;
 use crate::runner::{self, Manner, SharedReporters};
-use crate::verdict::Outcome;
 
 /// Checks in one run, at least: a short list is repeated.
 const CHECKS: usize = 20;

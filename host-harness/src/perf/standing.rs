@@ -14,7 +14,7 @@ use super::record::write_whole;
 use super::statistics::median;
 use super::workbench::Done;
 use crate::machine::Accelerator;
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// The version of the file's layout.
 const SCHEMA: u32 = 1;

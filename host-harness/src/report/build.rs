@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::checks::{self, Tier};
 use crate::event::{CaseResult, Event, Reporter};
 use crate::runner::Tally;
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// The most a variant's download should weigh, in megabytes.
 pub const DOWNLOAD_MB: &[(&str, u64)] = &[

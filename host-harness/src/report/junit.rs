@@ -16,7 +16,7 @@ use junit_report::{
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event as Xml};
 
 use crate::event::{Attempt, CaseResult, Event, Part, Reporter};
-use crate::verdict::outcome::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// Writes `path` after each finished check.
 #[derive(Debug)]

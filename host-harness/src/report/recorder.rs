@@ -11,7 +11,7 @@ use crate::history::{Figure, History, ImageMark, Run};
 use crate::host::{Host, HostKind};
 use crate::layout::Layout;
 use crate::perf::Direction;
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// Listens to a run, and adds it to the history when it ends. A run in which nothing ran adds nothing:
 /// its results are those of an earlier one.

@@ -7,8 +7,8 @@ use image_builder::BuildEvent;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::event::{CaseResult, Event, Reporter};
+use crate::runner::verdict::Outcome;
 use crate::stored;
-use crate::verdict::outcome::Outcome;
 
 /// How many lines of a failure's detail the terminal shows; the report has all.
 const DETAIL: usize = 20;

@@ -1,7 +1,8 @@
 //! Runs checks, several at a time and again if need be, and tells the reporters. How one comes from its
-//! lab to its verdict is in `one`.
+//! lab to its verdict is in `one`; the one file that judges is [`verdict`].
 
 mod one;
+pub mod verdict;
 
 pub use one::{Judged, judge, lab_of, run_check, run_check_of};
 
@@ -13,7 +14,7 @@ use self::one::case_id;
 use crate::checks::Check;
 use crate::event::{Attempt, CaseResult, Event, Reporter, Reporters};
 use crate::lab::{Setup, Subject};
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// Reporters that several checks talk to at the same time.
 #[derive(Clone, Default)]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clock::{HOST_TROUBLE, Tries, Whose, timeout_by, waited};
+use kernel_log::Finding;
 
+use super::verdict::{self, Outcome};
 use crate::checks::{Check, SMOKE, Start};
 use crate::dossier::{self, Broken, DossierError};
 use crate::event::{Attempt, CaseId, CaseResult, Part};
 use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
-use crate::verdict::{Finding, Outcome};
 
 /// What a check on an image is called in reports.
 pub(super) fn case_id(setup: &Setup, check: &Check) -> CaseId {
@@ -103,7 +104,7 @@ pub async fn judge(mut lab: Lab) -> Judged {
     let (seed, spent, subject) = (lab.seed(), lab.spent, lab.subject().cloned());
     let remains = lab.finish().await;
     let evidence = remains.evidence();
-    let outcome = evidence.judge(&story);
+    let outcome = verdict::of(&evidence, &story);
     Judged {
         outcome,
         steps,
@@ -184,7 +185,7 @@ impl Judged {
         };
         // What reached the consoles meanwhile counts too.
         let mut evidence = self.remains.end().await;
-        let outcome = evidence.judge(&self.story);
+        let outcome = verdict::of(&evidence, &self.story);
         let dossier = match dossier {
             Some(Ok(dir)) => Some(dir),
             Some(Err(error)) => {

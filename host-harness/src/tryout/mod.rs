@@ -33,8 +33,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::checks::{Check, SMOKE};
 use crate::event::CaseResult;
 use crate::lab::{Lab, Listener, Setup, Subject, place};
+use crate::runner::verdict::Outcome;
 use crate::runner::{self, Judged, Manner, SharedReporters};
-use crate::verdict::Outcome;
 
 /// How many log folders of waiting forks there are, at most: a day of edits needs no more.
 const LOG_FOLDERS: usize = 8;

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use crate::dossier::oops;
-use crate::lab::Subject;
-use crate::verdict::Finding;
+use kernel_log::Finding;
+use kernel_log::symbolize::annotate;
 
-/// The mark by which [`oops::annotate`] puts a source line below a line of the report.
+use crate::lab::Subject;
+
+/// The mark by which [`annotate`] puts a source line below a line of the report.
 const MARK: &str = "^ ";
 
 /// Functions with file and line, the innermost first: where the processor was if that is in the module,
 /// else the first of its functions in the trace.
 pub(super) fn of(finding: &Finding, subject: &Subject, source: &Path) -> Vec<String> {
     let report = finding.excerpt.join("\n");
-    let explained = oops::annotate(&report, &subject.name, Some(&subject.debug));
+    let explained = annotate(&report, &subject.name, Some(&subject.debug));
     first(&explained)
         .into_iter()
         .map(|place| in_tree(&place, source))

@@ -8,7 +8,7 @@ use image_builder::{BuildError, Product};
 
 use crate::event::CaseResult;
 use crate::lab::Subject;
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// What happens in a round, as it happens.
 #[derive(Debug, Clone)]

@@ -12,8 +12,8 @@ use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::lab::Break;
 use host_harness::runner;
-use host_harness::verdict::{Expected, Matcher};
 use image_builder::FaultsRequest;
+use kernel_log::{Expected, Matcher};
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 

@@ -14,8 +14,8 @@ use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::lab::{Boot, Failure, Lab};
 use host_harness::runner;
+use host_harness::runner::verdict::Outcome;
 use host_harness::snapshot::{Stage, Watch};
-use host_harness::verdict::Outcome;
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 

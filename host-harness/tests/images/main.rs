@@ -18,7 +18,7 @@ use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{Break, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
-use host_harness::verdict::Outcome;
+use host_harness::runner::verdict::Outcome;
 use image::{Image, SigningRecord, SourceConfig};
 use image_builder::{BuildRequest, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};

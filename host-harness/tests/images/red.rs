@@ -6,8 +6,8 @@ use host_harness::checks;
 use host_harness::dossier::Policy;
 use host_harness::event::{CaseResult, Event, Reporter};
 use host_harness::lab::Break;
+use host_harness::runner::verdict::Outcome;
 use host_harness::runner::{self, Manner, SharedReporters};
-use host_harness::verdict::Outcome;
 use libtest_mimic::Failed;
 
 /// One thing broken on purpose.

@@ -1,6 +1,6 @@
 //! What the program's exit codes mean, as data: `docs/exit-codes.md` and `--help` are made of it.
 
-use host_harness::verdict::Outcome;
+use host_harness::runner::verdict::Outcome;
 use image_builder::Fault;
 
 use crate::tryout::NOTHING_TESTED;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use host_harness::event::{CaseResult, Event, Reporter};
 use host_harness::host::Host;
 use host_harness::layout::Layout;
+use host_harness::runner::verdict::Outcome;
 use host_harness::stored;
-use host_harness::verdict::Outcome;
 use image::Image;
 use image_builder::BuildEvent;
 

@@ -10,9 +10,9 @@ use host_harness::host::Host;
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, TerminalReporter};
+use host_harness::runner::verdict::Outcome;
 use host_harness::runner::{self, Manner, SharedReporters, Tally};
 use host_harness::tryout::{self, Round, Said, Saves, Took, Tryout, Voice};
-use host_harness::verdict::Outcome;
 use image::Image;
 use image_builder::{ToolsRequest, Workshop, WorkshopRequest};
 

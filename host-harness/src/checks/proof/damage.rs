@@ -1,8 +1,10 @@
 //! Damage: file systems with changed metadata that the kernel must bear, and planted damage that fsck
 //! must find and mend.
 
+use kernel_log::{Expected, Matcher};
+
 use crate::lab::{Failure, Guest, Lab, SCRATCH};
-use crate::verdict::{Expected, Matcher, Outcome};
+use crate::runner::verdict::Outcome;
 
 /// Size of the file systems that are damaged: small, because each is written anew.
 const SIZE: &str = "8M";

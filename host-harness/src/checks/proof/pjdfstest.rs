@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// What became of one of its cases.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use super::pjdfstest::{allowed, cases, compare};
 use crate::lab::{Failure, Lab};
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// What pjdfstest is told: everything that ext4 has, and two users whose groups are their own.
 const PJDFSTEST: &str = "\

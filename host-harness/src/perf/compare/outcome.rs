@@ -10,7 +10,7 @@ use crate::checks::Tier;
 use crate::event::{CaseId, CaseResult, Part};
 use crate::perf::statistics::{self, Interval, Verdict};
 use crate::perf::{Direction, Fingerprint, Metric, Record};
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// The seed of the bootstrap: the same pairs are judged the same.
 const SEED: u64 = 0x5EED;

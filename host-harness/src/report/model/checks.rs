@@ -10,7 +10,7 @@ use crate::checks::{self, Tier};
 use crate::dossier::{Facts, Left, files};
 use crate::event::{CaseResult, Part};
 use crate::history::Run;
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// How many earlier outcomes of a check are shown.
 const RECENT: usize = 20;

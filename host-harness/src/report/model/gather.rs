@@ -10,8 +10,8 @@ use crate::dossier::{Facts, files};
 use crate::event::CaseResult;
 use crate::history::{History, HistoryError, Run};
 use crate::layout::Layout;
+use crate::runner::verdict::Outcome;
 use crate::stored::{self, Verdict};
-use crate::verdict::Outcome;
 
 /// Everything under `out/` that a report in the folder `from` tells. What is missing is a note in it.
 ///

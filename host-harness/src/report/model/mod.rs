@@ -23,7 +23,7 @@ pub use trends::{Change, Moment, Series, Trends};
 
 use serde::Serialize;
 
-use crate::verdict::Outcome;
+use crate::runner::verdict::Outcome;
 
 /// The version of the JSON form.
 pub const SCHEMA: u32 = 1;

@@ -12,8 +12,8 @@ use host_harness::event::{Attempt, CaseId, CaseResult, Part};
 use host_harness::history::{Figure, History, ImageMark, Run};
 use host_harness::host::HostKind;
 use host_harness::perf::Direction;
+use host_harness::runner::verdict::Outcome;
 use host_harness::stored::{self, Basis};
-use host_harness::verdict::Outcome;
 use libtest_mimic::Failed;
 use serde_json::json;
 

@@ -35,7 +35,7 @@ static FRAME: LazyLock<Regex> = LazyLock::new(|| {
 fn fixed(pattern: &str) -> Regex {
     match Regex::new(pattern) {
         Ok(regex) => regex,
-        Err(error) => panic!("a fixed pattern of the verdict is broken: {error}"),
+        Err(error) => panic!("a fixed pattern of the log rules is broken: {error}"),
     }
 }
 

@@ -10,15 +10,15 @@ use super::finding::{Kind, Severity};
 
 /// Files of rules, in the order in which they are tried: the first rule that fits a line has it.
 const FILES: [(&str, &str); 9] = [
-    ("fatal", include_str!("rules/fatal.toml")),
-    ("lockup", include_str!("rules/lockup.toml")),
-    ("locking", include_str!("rules/locking.toml")),
-    ("sanitizer", include_str!("rules/sanitizer.toml")),
-    ("memory", include_str!("rules/memory.toml")),
-    ("module", include_str!("rules/module.toml")),
-    ("storage", include_str!("rules/storage.toml")),
-    ("boot", include_str!("rules/boot.toml")),
-    ("warning", include_str!("rules/warning.toml")),
+    ("fatal", include_str!("../rules/fatal.toml")),
+    ("lockup", include_str!("../rules/lockup.toml")),
+    ("locking", include_str!("../rules/locking.toml")),
+    ("sanitizer", include_str!("../rules/sanitizer.toml")),
+    ("memory", include_str!("../rules/memory.toml")),
+    ("module", include_str!("../rules/module.toml")),
+    ("storage", include_str!("../rules/storage.toml")),
+    ("boot", include_str!("../rules/boot.toml")),
+    ("warning", include_str!("../rules/warning.toml")),
 ];
 
 /// A function's name in a pattern: what the compiler appended (`.isra.0`, `.cold`) stays outside.
@@ -190,7 +190,7 @@ impl Rules {
             headers(Speaker::Systemd)?,
             headers(Speaker::Console)?,
         ];
-        let frames: FrameFile = toml::from_str(include_str!("rules/frames.toml"))
+        let frames: FrameFile = toml::from_str(include_str!("../rules/frames.toml"))
             .map_err(|e| format!("frames.toml: {e}"))?;
         let whole: Vec<String> = frames
             .skip

@@ -10,10 +10,10 @@
 use std::time::Duration;
 
 use image::SourceConfig;
+use kernel_log::taint::Taint;
 
-use super::{Failure, Guest};
-use crate::verdict::ledger::{self, Leak, Ledger, Malformed};
-use crate::verdict::taint::Taint;
+use super::{Leak, Ledger, Malformed};
+use crate::lab::{Failure, Guest};
 
 /// How long reading the ledger, or letting the guest settle for it, may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,14 +36,14 @@ const LATE: [Duration; 3] = [
 ];
 
 /// The ledger now.
-pub(super) async fn take(guest: &Guest, source: &SourceConfig) -> Result<Ledger, Failure> {
+pub(in crate::lab) async fn take(guest: &Guest, source: &SourceConfig) -> Result<Ledger, Failure> {
     let files = guest.client().read_files(FILES, PATIENCE);
     let files = guest
         .ask("read what the ledger is drawn from", files)
         .await?;
     let [modules, slabs, taint, mounts, devices] =
         files.each_ref().map(|file| String::from_utf8_lossy(file));
-    let mounts = ledger::mounts(&mounts).map_err(malformed)?;
+    let mounts = super::mounts(&mounts).map_err(malformed)?;
     let mut open_files = std::collections::BTreeSet::new();
     let ours = || mounts.keys().filter(|mount| mount.kind == source.fstype);
     if ours().next().is_some() {
@@ -61,22 +61,22 @@ pub(super) async fn take(guest: &Guest, source: &SourceConfig) -> Result<Ledger,
             .await?
             .stdout_text();
         for mount in ours() {
-            open_files.extend(ledger::open_files(&listing, &mount.target));
+            open_files.extend(super::open_files(&listing, &mount.target));
         }
     }
     Ok(Ledger {
-        module_users: ledger::refcount(&modules, &source.module).map_err(malformed)?,
-        slabs: ledger::slab_caches(&slabs, &source.module.replace('-', "_")).map_err(malformed)?,
+        module_users: super::refcount(&modules, &source.module).map_err(malformed)?,
+        slabs: super::slab_caches(&slabs, &source.module.replace('-', "_")).map_err(malformed)?,
         taint: Taint(taint.trim().parse().map_err(|_| no_taint(&taint))?),
         mounts,
-        devices: ledger::block_devices(&devices).map_err(malformed)?,
+        devices: super::block_devices(&devices).map_err(malformed)?,
         open_files,
         room: None,
     })
 }
 
 /// What the story has not given back, once the guest has had its time.
-pub(super) async fn balance(
+pub(in crate::lab) async fn balance(
     guest: &Guest,
     source: &SourceConfig,
     before: &Ledger,
@@ -85,7 +85,7 @@ pub(super) async fn balance(
     for late in LATE {
         tokio::time::sleep(late).await;
         settle(guest, source).await?;
-        leaks = ledger::difference(before, &take(guest, source).await?);
+        leaks = super::difference(before, &take(guest, source).await?);
         if leaks.is_empty() {
             break;
         }
@@ -103,7 +103,7 @@ const FORGOTTEN: &str = "leaks=/sys/kernel/debug/kmemleak; \
     echo scan >$leaks; sleep 5; echo scan >$leaks";
 
 /// Runs [`FORGOTTEN`]; a kernel without kmemleak finds nothing.
-pub(super) async fn look_for_forgotten_memory(guest: &Guest) -> Result<(), Failure> {
+pub(in crate::lab) async fn look_for_forgotten_memory(guest: &Guest) -> Result<(), Failure> {
     guest.sh(FORGOTTEN).await.map(drop)
 }
 

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::symbols::Symbols;
+use crate::show::USER_SPACE;
+use crate::symbols::Symbols;
 
 /// Longest report, in lines.
 const LONGEST: usize = 120;
@@ -23,7 +24,7 @@ static FRAME: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// What reports begin with; the verdict's rules know more, and name the finding.
+/// What reports begin with; the rules know more, and name the finding.
 static BEGINS: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
         r"(?-u)BUG: |kernel BUG at|WARNING: |general protection fault|invalid opcode|divide error|double fault|Oops: |stack guard page|INFO: task|rcu: INFO|watchdog: |Kernel panic|refcount_t|list_(add|del) corruption|\[ cut here \]",
@@ -33,7 +34,7 @@ static BEGINS: LazyLock<Regex> = LazyLock::new(|| {
 fn fixed(pattern: &str) -> Regex {
     match Regex::new(pattern) {
         Ok(regex) => regex,
-        Err(error) => panic!("a fixed pattern of the dossier is broken: {error}"),
+        Err(error) => panic!("a fixed pattern of the symboliser is broken: {error}"),
     }
 }
 
@@ -42,10 +43,8 @@ fn fixed(pattern: &str) -> Regex {
 /// such report.
 pub fn explain(log: &str, module: &str, debug: Option<&Path>) -> Option<String> {
     // What user space writes into the log proves nothing.
-    let lines: Vec<&str> = log
-        .lines()
-        .filter(|line| !line.contains("] user space: "))
-        .collect();
+    let theirs = format!("] {USER_SPACE}");
+    let lines: Vec<&str> = log.lines().filter(|line| !line.contains(&theirs)).collect();
     let (start, _) = lines.iter().enumerate().find(|(at, line)| {
         let ahead = &lines[*at..lines.len().min(at + BEFORE)];
         BEGINS.is_match(line) && ahead.iter().any(|line| FRAME.is_match(line))
@@ -95,12 +94,12 @@ mod tests {
 
     fn golden(name: &str) -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("golden/dossier")
+            .join("golden/symbolize")
             .join(name)
     }
 
     fn log() -> String {
-        std::fs::read_to_string(golden("oops.log")).expect("golden/dossier/oops.log")
+        std::fs::read_to_string(golden("oops.log")).expect("golden/symbolize/oops.log")
     }
 
     #[test]
@@ -110,7 +109,7 @@ mod tests {
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &explained).expect("writes");
         }
-        let pinned = std::fs::read_to_string(path).expect("golden/dossier/oops.txt");
+        let pinned = std::fs::read_to_string(path).expect("golden/symbolize/oops.txt");
         assert_eq!(explained, pinned);
         // Inlined code, the right one of two sections that both begin at 0, and user space unheard.
         assert!(pinned.contains("^ deepest at tiny.c:6\n            ^ tiny_read at tiny.c:12\n"));

@@ -8,9 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::taint::{Taint, difference as new_taints};
+use kernel_log::taint::{Taint, difference as new_taints};
 
 mod parse;
+mod take;
+
+pub(super) use take::{balance, look_for_forgotten_memory, take};
 
 pub use parse::{Malformed, block_devices, mounts, open_files, refcount, slab_caches};
 

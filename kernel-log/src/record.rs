@@ -3,12 +3,14 @@
 //! Who speaks is the question that matters. A `/dev/kmsg` record carries a facility: the kernel's own is
 //! 0, and `/dev/kmsg` gives every line written by user space another one (printk.c, `devkmsg_write`), so
 //! that in kmsg nobody can pose as the kernel. On the serial console there is no such mark: a line with
-//! printk's time stamp may come from either, and everybody may write there. See [`super::judge`] for how
+//! printk's time stamp may come from either, and everybody may write there. See [`crate::judge`] for how
 //! the one is checked against the other.
 
 use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
+
+use crate::show;
 
 /// Longest line that is looked at, in bytes; printk's own limit is 1024 (`PRINTKRB_RECORD_MAX`).
 pub const LINE_MAX: usize = 2048;
@@ -33,7 +35,7 @@ pub enum Origin {
 
 /// What the guest did to the machine as a whole while the check ran. What the harness did to it (quit, kill,
 /// reset on request) is not to be reported here, nor what the host did (an end of QEMU that the guest did
-/// not bring about, a disk that failed): that is [`super::outcome::End::HostFailed`], and no finding.
+/// not bring about, a disk that failed): that says nothing of the kernel, and is no finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineEvent {
     /// QMP `GUEST_PANICKED` (pvpanic): true whatever the console shows.
@@ -81,26 +83,27 @@ impl Record {
     /// `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,…];TEXT`, control characters as `\xHH`. `None` for
     /// anything else, such as the ` KEY=value` lines that may follow a record.
     pub fn parse_kmsg(line: &str) -> Option<Record> {
-        let (head, text) = line.split_once(';')?;
-        let mut fields = head.split(',');
-        let priority: u16 = fields.next()?.parse().ok()?;
-        let sequence = fields.next()?.parse().ok()?;
-        let micros = fields.next()?.parse().ok()?;
-        let origin = Origin::Kmsg {
-            sequence,
-            facility: priority >> 3,
-            level: (priority & 7) as u8,
-        };
-        Some(Record {
-            origin,
-            at: Some(Duration::from_micros(micros)),
-            text: plain(&unescape(text)),
-        })
+        KmsgRecord::parse(line.as_bytes())
+            .as_ref()
+            .map(Record::from)
     }
 
     /// Parses a whole `/dev/kmsg` stream; lines that are no records are passed over.
     pub fn parse_kmsg_stream(stream: &str) -> Vec<Record> {
         stream.lines().filter_map(Record::parse_kmsg).collect()
+    }
+
+    /// Parses a log of whichever kind it is: a `/dev/kmsg` stream, what [`crate::show`] and `dmesg --raw`
+    /// write, or else a console. The first line tells; golden logs, whose head is passed over, too.
+    pub fn parse_log(log: &[u8]) -> Vec<Record> {
+        let text = String::from_utf8_lossy(log);
+        let mut lines = text.lines().filter(|line| !line.is_empty());
+        let first = lines.find(|line| !line.starts_with('#'));
+        match first {
+            Some(line) if Record::parse_kmsg(line).is_some() => Record::parse_kmsg_stream(&text),
+            Some(line) if show::is_shown(line) => show::read(&text),
+            _ => Record::parse_console(log),
+        }
     }
 
     /// Takes serial console output apart: one record for each line, escape sequences and colours removed.
@@ -151,7 +154,7 @@ impl Record {
 }
 
 /// Reads printk's prefix; the rest is the message.
-fn stamp(text: &str) -> Option<(Duration, &str)> {
+pub(crate) fn stamp(text: &str) -> Option<(Duration, &str)> {
     let inside = text.strip_prefix('[')?;
     let (number, rest) = inside.split_once(']')?;
     let (seconds, micros) = number.trim_start().split_once('.')?;
@@ -191,7 +194,7 @@ fn digits(text: &str) -> Option<u64> {
 
 /// Removes terminal control, so that both sources give the same text and a report is safe to show: CSI
 /// and OSC sequences, other escapes, stray control characters.
-fn plain(line: &str) -> String {
+pub(crate) fn plain(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
@@ -207,23 +210,6 @@ fn plain(line: &str) -> String {
         }
     }
     out
-}
-
-/// Undoes the escapes of `/dev/kmsg`.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = match after {
-            [b'x', high, low, ..] if byte == b'\\' => std::str::from_utf8(&[*high, *low])
-                .ok()
-                .and_then(|hex| u8::from_str_radix(hex, 16).ok()),
-            _ => None,
-        };
-        out.push(code.unwrap_or(byte));
-        rest = if code.is_some() { &after[3..] } else { after };
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

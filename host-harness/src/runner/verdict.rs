@@ -1,10 +1,11 @@
 //! One outcome from two judges: what the check says of itself, and what log, machine and ledger say.
 
+use kernel_log::taint::Taint;
+use kernel_log::{Finding, Severity};
 use serde::{Deserialize, Serialize};
 
-use super::finding::{Finding, Severity};
-use super::ledger::Leak;
-use super::taint::Taint;
+use crate::lab::{End, Evidence, Failure, Leak};
+use clock::Whose;
 
 /// What became of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,20 +49,6 @@ pub enum Own {
     Skipped(String),
     /// The harness could not ask.
     Infrastructure(String),
-}
-
-/// How the guest's part ended. QEMU's exit code says nothing here: a kernel can die in silence and QEMU
-/// still ends with 0 (architecture, "Hearing a broken guest").
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// The guest was alive and answered when the check said it was done: its end mark.
-    Marked,
-    /// The guest was gone before; how, in words.
-    Undeclared(String),
-    /// The host took the machine away under it; how, in words.
-    HostFailed(String),
-    /// No guest was ever reached.
-    NeverStarted,
 }
 
 impl Outcome {
@@ -126,6 +113,25 @@ impl Outcome {
             Outcome::EXIT_OK
         })
     }
+}
+
+/// One outcome of the check's own word and everything that is known besides.
+pub fn of(evidence: &Evidence, story: &Result<(), Failure>) -> Outcome {
+    let own = match story {
+        Ok(()) => Own::Passed,
+        Err(Failure::Check { title, detail, .. }) => Own::Failed(title.clone(), detail.clone()),
+        Err(Failure::Deadline { title, detail }) => Own::Overran(title.clone(), detail.clone()),
+        Err(Failure::Died(death)) if death.whose() == Whose::Guest => {
+            Own::CutOff(death.to_string())
+        }
+        Err(failure @ (Failure::Agent { .. } | Failure::UndeclaredSkip(_)))
+            if failure.whose() == Whose::Guest =>
+        {
+            Own::Failed(failure.to_string(), String::new())
+        }
+        Err(failure) => Own::Infrastructure(failure.to_string()),
+    };
+    combine(own, &evidence.end, &evidence.findings, &evidence.leaks)
 }
 
 /// Makes one outcome of everything, in this order:
@@ -240,42 +246,10 @@ fn detail(first: &str, own: &Own, end: &End, findings: &[Finding], leaks: &[Leak
     out.join("\n")
 }
 
-impl Finding {
-    /// The finding as a few lines of text: what, when, what followed, the report.
-    pub fn paragraph(&self) -> String {
-        let when = self
-            .at
-            .map(|at| format!(" at {:.6} s", at.as_secs_f64()))
-            .unwrap_or_default();
-        let often = if self.times > 1 {
-            format!(", {} times", self.times)
-        } else {
-            String::new()
-        };
-        let mut out = vec![format!("{} ({}{when}{often})", self.title, self.source)];
-        out.extend(
-            self.allowed
-                .iter()
-                .map(|reason| format!("  declared by the check: {reason}")),
-        );
-        out.extend(
-            self.excused
-                .iter()
-                .map(|reason| format!("  the host's doing: {reason}")),
-        );
-        out.extend(
-            self.followed_by
-                .iter()
-                .map(|late| format!("  followed by: {}", late.title)),
-        );
-        out.extend(self.excerpt.iter().map(|line| format!("  | {line}")));
-        out.join("\n")
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Kind;
+    use kernel_log::Kind;
+
     use super::*;
 
     fn finding(severity: Severity, allowed: bool) -> Finding {

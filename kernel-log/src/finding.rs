@@ -123,6 +123,37 @@ impl Finding {
     pub fn counts(&self) -> bool {
         self.allowed.is_none() && self.excused.is_none()
     }
+
+    /// The finding as a few lines of text: what, when, what followed, the report.
+    pub fn paragraph(&self) -> String {
+        let when = self
+            .at
+            .map(|at| format!(" at {:.6} s", at.as_secs_f64()))
+            .unwrap_or_default();
+        let often = if self.times > 1 {
+            format!(", {} times", self.times)
+        } else {
+            String::new()
+        };
+        let mut out = vec![format!("{} ({}{when}{often})", self.title, self.source)];
+        out.extend(
+            self.allowed
+                .iter()
+                .map(|reason| format!("  declared by the check: {reason}")),
+        );
+        out.extend(
+            self.excused
+                .iter()
+                .map(|reason| format!("  the host's doing: {reason}")),
+        );
+        out.extend(
+            self.followed_by
+                .iter()
+                .map(|late| format!("  followed by: {}", late.title)),
+        );
+        out.extend(self.excerpt.iter().map(|line| format!("  | {line}")));
+        out.join("\n")
+    }
 }
 
 impl Kind {

@@ -36,7 +36,7 @@ pub enum Undeclared {
     #[error("an expected finding ({0}) has no reason: say why it is all right")]
     NoReason(String),
     /// There is no such rule.
-    #[error("an expected finding names the rule `{0}`, which is not in src/verdict/rules")]
+    #[error("an expected finding names the rule `{0}`, which is not in kernel-log/rules")]
     UnknownRule(Cow<'static, str>),
 }
 
@@ -149,7 +149,7 @@ impl Expectations {
 }
 
 impl Matcher {
-    /// Those found by this rule of `src/verdict/rules`.
+    /// Those found by this rule of `kernel-log/rules`.
     pub const fn rule(name: &'static str) -> Matcher {
         Matcher::Rule(Cow::Borrowed(name))
     }
