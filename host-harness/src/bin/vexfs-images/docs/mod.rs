@@ -43,11 +43,20 @@ fn made_from(what: &str) -> String {
     format!("<!-- Made from {what}: {REMEDY} -->\n\n")
 }
 
-/// The pages that people read: README, ARCHITECTURE, CHANGELOG and all of `docs/`.
+/// Pages outside `docs/` that people read.
+const PAGES: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "benches/README.md",
+    "faults/README.md",
+    "vexfs/README.md",
+];
+
+/// The pages that people read, with what they say.
 fn pages() -> Vec<(PathBuf, String)> {
-    let mut all: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
-        .map(|name| workspace().join(name))
-        .to_vec();
+    let named = PAGES.iter().map(|name| workspace().join(name));
+    let mut all: Vec<PathBuf> = named.collect();
     let docs = fs::read_dir(workspace().join("docs")).expect("docs/");
     let docs = docs.map(|entry| entry.expect("an entry").path());
     all.extend(docs.filter(|path| path.extension().is_some_and(|kind| kind == "md")));
