@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use image_builder::Image;
+use machine::Machine;
 
 use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
 use super::store;
@@ -12,7 +13,6 @@ use super::{DossierError, Policy, machines, oops, page};
 use crate::event::CaseId;
 use crate::lab::Subject;
 use crate::layout::Layout;
-use crate::machine::Machine;
 use crate::verdict::{Finding, Outcome};
 
 /// What is known about a check that has its verdict.
@@ -85,7 +85,7 @@ pub async fn write(
     for (name, file) in case.exhibits {
         let to = dir.join(name);
         let (file, to) = (file.clone(), to.clone());
-        tokio::task::spawn_blocking(move || crate::snapshot::copy_file(&file, &to))
+        tokio::task::spawn_blocking(move || machine::snapshot::copy_file(&file, &to))
             .await
             .map_err(std::io::Error::other)
             .and_then(|copied| copied)

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 use clock::{Clock, Whose};
+use machine::{Console, Death, Machine, Mark};
 
 use super::{Exhibits, Failure, Guest, LastWords, Setup};
-use crate::machine::{Console, Death, Machine, Mark};
 use crate::verdict::ledger::Leak;
 use crate::verdict::outcome::{End, Own, combine};
 use crate::verdict::{Expectations, Finding, Kind, MachineEvent, Outcome, Record, excuse, judge};

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use agent_client::{Client, Deadline, ExecSpec};
 use agent_protocol::message::KmsgRecord;
+use machine::{Death, Machine, Mark};
 
 use super::Machines;
 use super::evidence::show;
-use crate::machine::{Death, Machine, Mark};
 use crate::verdict::{Record, telling_frame};
 
 /// How long all of it may take on a host that has its processors to itself; see [`Pace`].

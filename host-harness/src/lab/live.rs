@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use agent_client::KmsgStream;
 use clock::Clock;
+use machine::Console;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Guest;
 use super::evidence::excuse_by;
-use crate::machine::Console;
 use crate::verdict::{Expectations, Finding, Kind, Record, Severity, judge};
 
 /// Gets each finding once.

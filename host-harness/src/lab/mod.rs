@@ -27,13 +27,13 @@ use std::time::{Duration, Instant};
 
 use clock::{Clock, Whose};
 use image_builder::{Manifest, SourceConfig};
+use machine::snapshot::Stage;
+use machine::{Accelerator, Machine};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;
 use crate::event::Part;
-use crate::machine::{Accelerator, Machine};
 use crate::perf::Fingerprint;
-use crate::snapshot::Stage;
 use crate::verdict::Outcome;
 use crate::verdict::ledger::{Leak, Ledger};
 

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use machine::{Cut, Death, ExtraDisk, Machine, Mark, RunDir, WriteLog, snapshot};
+
 use super::evidence::excuse_by;
 use super::setup::SCRATCH_MIB;
 use super::{Failure, Guest, Lab};
-use crate::machine::{Cut, Death, ExtraDisk, Machine, Mark, RunDir, WriteLog};
-use crate::snapshot;
 use crate::verdict::{Expectations, Expected, Record, judge};
 
 /// A scratch disk that outlives its machines. A machine works on a copy; what of its writes is still

@@ -14,9 +14,9 @@ use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
 use host_harness::lab::{Boot, Failure, Lab};
 use host_harness::runner;
-use host_harness::snapshot::{Stage, Watch};
 use host_harness::verdict::Outcome;
 use libtest_mimic::Failed;
+use machine::snapshot::{Stage, Watch};
 use serde_json::{Value, json};
 
 use super::gallery::Gallery;

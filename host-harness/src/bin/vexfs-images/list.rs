@@ -1,7 +1,7 @@
 //! `vexfs-images list`
 
-use host_harness::snapshot::{DEFAULT_CAP, Store};
 use image_builder::Image;
+use machine::snapshot::{DEFAULT_CAP, Store};
 
 use crate::options::Place;
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use host_harness::lab::seed_disk;
-use host_harness::machine::{Firmware, Machine, MachineSpec, Network};
 use keeper::Kept;
+use machine::{Firmware, Machine, MachineSpec, Network};
 
 use crate::options::{self, Machines, Place, Usage};
 

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use host_harness::event::{CaseResult, Event, Reporter};
-use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::stored;
 use host_harness::verdict::Outcome;
 use image_builder::{BuildEvent, Image};
+use machine::Host;
 
 use crate::validate::Which;
 

@@ -9,13 +9,13 @@ use clap::ValueEnum;
 use host_harness::checks::{self, Tier};
 use host_harness::dossier::{Keep, Policy};
 use host_harness::event::Event;
-use host_harness::host::Host;
 use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
 use host_harness::runner::{self, SharedReporters};
 use host_harness::stored::{self, Basis};
 use image_builder::{BuildEvent, Image, ToolsRequest};
+use machine::Host;
 
 use crate::options::{self, Machines, Place, Usage};
 

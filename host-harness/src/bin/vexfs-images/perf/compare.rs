@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use host_harness::event::{Event, Reporter};
-use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::perf::Fingerprint;
 use host_harness::perf::compare::{self, Comparison, Side, Thresholds};
 use host_harness::perf::statistics::Verdict;
 use host_harness::report::JunitReporter;
 use image_builder::{Image, Workshop, WorkshopRequest};
+use machine::Host;
 
 use super::{setup, short};
 use crate::options::{self, Machines, Place, Usage};

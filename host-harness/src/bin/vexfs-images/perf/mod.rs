@@ -5,11 +5,11 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use host_harness::host::Host;
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Record};
 use image_builder::{BuildEvent, Image, ToolsRequest};
+use machine::Host;
 
 use crate::options::Usage;
 

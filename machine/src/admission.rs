@@ -4,7 +4,7 @@
 //! them. So the host's memory and processors are cut into tickets, each a file with a lock (flock(2))
 //! that the kernel gives back when its holder ends, however it ends. Memory is the least of what the host has,
 //! what a control group allows, and the tmpfs that guests' memory files are on. Beside the tickets others
-//! are looked at: while they keep the processors busy fewer machines enter, but always one (see [`pressure`]).
+//! are looked at: while they keep the processors busy fewer machines enter, but always one (see `pressure`).
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use keeper::lease::{Hold, Lease};
 use keeper::room::Memory;
 
-use super::pressure::{self, Pressure};
-use crate::machine::MachineSpec;
-use crate::machine::room::{OVERHEAD_MIB, ram_folder};
+use crate::MachineSpec;
+use crate::pressure::{self, Pressure};
+use crate::room::{OVERHEAD_MIB, ram_folder};
 
 /// Memory one ticket stands for.
 const TICKET_MIB: u64 = 256;
@@ -98,7 +98,7 @@ impl Tickets {
 /// When the lock files cannot be made.
 pub async fn enter(spec: &MachineSpec) -> io::Result<Ticket> {
     let user = nix::unistd::getuid();
-    let dir = crate::machine::run_parent().join(format!("vexfs-tickets-{user}"));
+    let dir = crate::run_parent().join(format!("vexfs-tickets-{user}"));
     let host = Tickets::here();
     enter_at(&dir, host, Tickets::of_machine(spec, host), pressure::look).await
 }
