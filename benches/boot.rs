@@ -5,7 +5,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     bench("boot", async |setup| {
         let (metrics, _) = perf::boot::measure(setup, rounds()).await?;
         Ok::<_, host_harness::lab::Failure>(metrics)

@@ -5,7 +5,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     bench("edit_loop", async |setup| {
         perf::edits::measure(setup, rounds()).await
     });

@@ -6,7 +6,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     bench("fork", async |setup| {
         perf::fork::measure(setup, rounds()).await
     });

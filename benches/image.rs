@@ -5,7 +5,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     bench("image", async |setup| {
         let accelerator = setup.host.accel.chosen.to_string();
         perf::image::measure(&setup.layout, "minimal", &accelerator, true, rounds()).await

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
-use host_harness::host::{Host, HostRequest};
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Direction, Fingerprint, Metric, Record};
 use image::Image;
 use image_builder::ToolsRequest;
+use machine::{Host, HostRequest};
 
 /// Criterion takes no fewer samples.
 const FEWEST: usize = 10;
@@ -82,7 +82,7 @@ fn same_host(layout: &Layout, here: &Fingerprint) {
 /// With the remedy, when the image is not there.
 pub async fn minimal() -> Setup {
     let layout = Layout::find(None).expect("run it in the checkout");
-    let host = Host::probe(&layout, HostRequest::default())
+    let host = Host::probe(&layout.cache, HostRequest::default())
         .await
         .expect("a usable host");
     for (name, value) in host.facts() {

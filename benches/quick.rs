@@ -4,7 +4,7 @@ use host_harness::perf;
 use vexfs_benches::{bench, rounds};
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     bench("quick", async |setup| {
         perf::quick::measure(setup, rounds()).await
     });

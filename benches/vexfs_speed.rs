@@ -92,7 +92,7 @@ const WALK: &str = "\
     begin=$(date +%s%N); find tree -size +1 -printf 'x\\n'; echo $(( $(date +%s%N) - begin ))";
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     tokio::runtime::Runtime::new()
         .expect("a runtime")
         .block_on(async {

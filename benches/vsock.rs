@@ -5,7 +5,7 @@ use host_harness::perf;
 use vexfs_benches::{rounds, show};
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     let metrics = tokio::runtime::Runtime::new()
         .expect("a runtime")
         .block_on(perf::vsock::measure(rounds()))

@@ -4,13 +4,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keeper::Kept;
-use keeper::room;
+use keeper::{Kept, room};
+use machine::room::{lacks_for_one, ram_folder};
+use machine::{MachineSpec, admission, run_parent};
 
-pub use crate::machine::room::RamFolder;
-use crate::machine::room::{lacks_for_one, ram_folder};
-use crate::machine::{MachineSpec, run_parent};
-use crate::snapshot::admission;
+pub use machine::room::RamFolder;
 
 /// A program the project needs: name, how to ask its version, where it comes from, what it is for.
 struct Tool {

@@ -1,37 +1,34 @@
 //! Boots VexFS images, works through the agent in them, and judges from evidence whether they work.
 //!
-//! From the bottom up: [`machine`] is one QEMU with everything attached to it; [`snapshot`] freezes a booted
-//! machine and forks it; [`lab`] gives a check its guests and keeps what they leave; [`checks`] is the table of
+//! From the bottom up: [`lab`] gives a check its guests and keeps what they leave; [`checks`] is the table of
 //! what must hold; [`runner`] brings them together with `kernel-log`, the second judge, and emits [`event`]s;
 //! [`report`] turns those into something for a reader; [`stored`] keeps a verdict beside its image, [`dossier`]
 //! is the folder a failure leaves, [`history`] what earlier runs found, [`tryout`] the loop from an edit to a
-//! verdict. [`host`] probes what the machine we run on offers.
+//! verdict.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
-//! talks to) and [`event::CaseResult`] (what came of it). Building images is left to `image-builder`, the
-//! life of processes to `keeper`, vsock without kernel support to `vsock-device`, talking to the agent to
-//! `agent-client`, and what time a machine was given, and whose fault an error is, to `clock`.
+//! talks to) and [`event::CaseResult`] (what came of it). Booting, freezing and forking is left to `machine`,
+//! talking to the agent to `agent-client`, what time a machine was given, and whose fault an error is, to
+//! `clock`, building images to `image-builder`. A program that uses this crate calls `machine::hook()` as the
+//! first line of its `main`.
 
 pub mod checks;
 pub mod doctor;
 pub mod dossier;
 pub mod event;
 pub mod history;
-pub mod host;
+pub mod host {
+    //! The kind of a host: what must be alike for figures to be comparable.
+
+    mod kind;
+
+    pub use kind::HostKind;
+}
 pub mod lab;
 pub mod layout;
-pub mod machine;
 pub mod perf;
 pub mod report;
 pub mod runner;
 mod secret_scan;
-pub mod snapshot;
 pub mod stored;
 pub mod tryout;
-
-/// Must be the first thing a `main` does in any program that boots machines: a process that was
-/// started as a keeper or as a vsock device does that work and never returns, any other goes on.
-pub fn hook() {
-    keeper::hook();
-    vsock_device::hook();
-}

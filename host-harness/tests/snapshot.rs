@@ -9,15 +9,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_client::{Client, ExecSpec};
 use host_harness::checks::counts::Scale;
-use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Setup};
 use host_harness::layout::Layout;
-use host_harness::machine::arguments::{VsockWire, files, ids, vsock_device};
-use host_harness::machine::{Death, Machine, MachineEvent, VsockBackend};
-use host_harness::snapshot::{Fork, Snapshot};
 use image::Image;
 use image_builder::ToolsRequest;
 use libtest_mimic::{Arguments, Failed, Trial};
+use machine::arguments::{VsockWire, files, ids, vsock_device};
+use machine::snapshot::{Fork, Snapshot};
+use machine::{Death, Host, HostRequest, Machine, MachineEvent, VsockBackend};
 use serde_json::json;
 
 /// Argument that makes this program a harness for a test to kill.
@@ -27,7 +26,7 @@ const STARTER: &str = "__starter";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == STARTER) {
         return runtime().block_on(starter(Path::new(&args[2])));
@@ -75,7 +74,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// The snapshot that the checks of the minimal image use.
 async fn snapshot() -> Result<Snapshot, Failed> {
     let layout = Layout::find(None)?;
-    let host = Host::probe(&layout, HostRequest::default()).await?;
+    let host = Host::probe(&layout.cache, HostRequest::default()).await?;
     let image = Image::find(&layout.out, "minimal")?.ok_or("no minimal image")?;
     let tools = ToolsRequest {
         out_dir: layout.out.clone(),
@@ -262,9 +261,7 @@ async fn connections() -> Result<(), Failed> {
         };
         let moments = [0, 1, 3, 7].map(|late| each(Duration::from_millis(late)));
         let answers = futures_util::future::join_all(moments).await;
-        if number % REPLUGGED == 0
-            && host_harness::machine::vsock::probe(None)?.chosen == VsockBackend::User
-        {
+        if number % REPLUGGED == 0 && machine::vsock::probe(None)?.chosen == VsockBackend::User {
             unplug(machine).await?;
             // The first two find no device, the third one comes with it.
             let later = [0, 50, 300].map(|late| each(Duration::from_millis(late)));

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use machine::{MachineSpec, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::Subject;
-use crate::machine::{MachineSpec, Version};
 use crate::runner::verdict::Outcome;
 
 /// The only value of [`Facts::format`] this version reads and writes.

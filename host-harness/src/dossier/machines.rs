@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use machine::arguments::{self, scratch_file};
+use machine::{Death, DiskContent, Machine, Qemu, overlay, snapshot};
+
 use super::facts::{Left, MachineFacts, files};
 use super::{DossierError, Policy};
-use crate::machine::arguments::{self, scratch_file};
-use crate::machine::{Death, DiskContent, Machine, Qemu, overlay};
-use crate::snapshot;
 
 /// How long the guest of a failed check may take to let go of its vsock device: a fifth of a second
 /// when its kernel works.

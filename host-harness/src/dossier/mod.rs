@@ -121,10 +121,10 @@ pub enum DossierError {
     },
     /// The machine could not be brought back.
     #[error(transparent)]
-    Snapshot(#[from] crate::snapshot::SnapshotError),
+    Snapshot(#[from] machine::snapshot::SnapshotError),
     /// The machine could not be booted.
     #[error(transparent)]
-    Machine(#[from] crate::machine::MachineError),
+    Machine(#[from] machine::MachineError),
 }
 
 impl DossierError {

@@ -189,7 +189,7 @@ fn utc(seconds: u64) -> String {
 mod tests {
     use super::super::facts::{Broken, FORMAT, ImageFacts, MachineFacts, Told};
     use super::*;
-    use crate::machine::{MachineSpec, Version};
+    use machine::{MachineSpec, Version};
 
     fn facts() -> Facts {
         let machine = |folder: &str, left| MachineFacts {

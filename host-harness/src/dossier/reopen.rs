@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use agent_client::Client;
 use image::{Image, Manifest};
+use machine::arguments::{files as places, scratch_file};
+use machine::snapshot::{self, Snapshot};
+use machine::{
+    DiskContent, DiskFormat, Launch, Machine, MachineError, MachineSpec, Qemu, RunDir, overlay,
+};
 
 use super::DossierError;
 use super::facts::{Facts, Left, MachineFacts, files};
 use crate::lab::Subject;
-use crate::machine::arguments::{files as places, scratch_file};
-use crate::machine::{
-    DiskContent, DiskFormat, Launch, Machine, MachineError, MachineSpec, Qemu, RunDir, overlay,
-};
-use crate::snapshot::{self, Snapshot};
 
 /// A dossier that has been opened.
 #[derive(Debug, Clone)]

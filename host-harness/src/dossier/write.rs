@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use image::Image;
 use kernel_log::{Finding, symbolize};
+use machine::Machine;
 
 use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
 use super::{DossierError, Policy, machines, page, store};
 use crate::event::CaseId;
 use crate::lab::Subject;
 use crate::layout::Layout;
-use crate::machine::Machine;
 use crate::runner::verdict::Outcome;
 
 /// What is known about a check that has its verdict.
@@ -85,7 +85,7 @@ pub async fn write(
     for (name, file) in case.exhibits {
         let to = dir.join(name);
         let (file, to) = (file.clone(), to.clone());
-        tokio::task::spawn_blocking(move || crate::snapshot::copy_file(&file, &to))
+        tokio::task::spawn_blocking(move || machine::snapshot::copy_file(&file, &to))
             .await
             .map_err(std::io::Error::other)
             .and_then(|copied| copied)

@@ -1,9 +1,8 @@
 //! What must be alike for figures to be comparable.
 
+use machine::Host;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use super::Host;
 
 /// The kind of a host: figures of two runs are comparable when this is the same. What was measured (an
 /// image, its kernel) is no part of it: that is what one compares.

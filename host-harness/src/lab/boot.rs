@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use machine::{Accelerator, ExtraDisk, Firmware, Machine, MachineSpec, admission};
+
 use super::{Failure, Guest, Lab, Uninvited, seed_disk};
-use crate::machine::{Accelerator, ExtraDisk, Firmware, Machine, MachineSpec};
-use crate::snapshot::admission;
 
 /// How a machine is to be booted.
 #[derive(Debug, Clone, Default)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use agent_protocol::message::KmsgRecord;
 use clock::{Clock, Whose};
 use kernel_log::{Expectations, Finding, Kind, MachineEvent, Record, excuse, judge, show};
+use machine::{Console, Death, Machine, Mark};
 
 use super::{Exhibits, Guest, LastWords, Leak, Setup};
-use crate::machine::{Console, Death, Machine, Mark};
 
 /// How the guest's part ended. QEMU's exit code says nothing here: a kernel can die in silence and QEMU
 /// still ends with 0 (architecture, "Hearing a broken guest").

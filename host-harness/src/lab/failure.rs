@@ -2,10 +2,10 @@
 
 use agent_client::AgentError;
 use clock::Whose;
+use machine::snapshot::SnapshotError;
+use machine::{Death, MachineError};
 
 use crate::event::Part;
-use crate::machine::{Death, MachineError};
-use crate::snapshot::SnapshotError;
 
 /// Why a check's story could not be told to the end. What it means for the verdict is decided by
 /// the runner, which also knows what the kernel said.
@@ -217,9 +217,9 @@ mod tests {
 
     #[test]
     fn whose_fault_it_is_survives_every_conversion() {
-        use crate::machine::QmpError;
         use agent_client::AgentError;
         use clock::Passed;
+        use machine::QmpError;
         use std::time::Duration;
 
         let lost = || {

@@ -9,10 +9,10 @@ use agent_client::{AgentError, Client, ExecSpec, Output, Secret};
 use agent_protocol::AGENT_PORT;
 use agent_protocol::message::KmsgRecord;
 use clock::{Whose, waited};
+use machine::{Machine, MachineError};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{Failure, Lab};
-use crate::machine::{Machine, MachineError};
 
 /// How long the handshake and the first answers may take once somebody accepts connections.
 pub const FIRST_ANSWER: Duration = Duration::from_secs(20);

@@ -13,9 +13,9 @@ use agent_client::{Client, Deadline, ExecSpec};
 use agent_protocol::message::KmsgRecord;
 use kernel_log::blame::{culprit, posture_of};
 use kernel_log::{Record, show};
+use machine::{Death, Machine, Mark};
 
 use super::Machines;
-use crate::machine::{Death, Machine, Mark};
 
 /// How long all of it may take on a host that has its processors to itself; see [`Pace`].
 const BUDGET: Duration = Duration::from_secs(2);

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use agent_client::KmsgStream;
 use clock::Clock;
 use kernel_log::{Expectations, Finding, Kind, Record, Severity, judge};
+use machine::Console;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Guest;
 use super::evidence::excuse_by;
-use crate::machine::Console;
 
 /// Gets each finding once.
 pub type Listener = Arc<dyn Fn(&Finding) + Send + Sync>;

@@ -27,14 +27,14 @@ use std::time::{Duration, Instant};
 
 use clock::{Clock, Whose};
 use image::{Manifest, SourceConfig};
+use machine::snapshot::Stage;
+use machine::{Accelerator, Machine};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;
 use crate::event::Part;
-use crate::machine::{Accelerator, Machine};
 use crate::perf::Fingerprint;
 use crate::runner::verdict::Outcome;
-use crate::snapshot::Stage;
 
 pub use boot::Boot;
 pub use disks::{Mount, SCRATCH};

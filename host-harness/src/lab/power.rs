@@ -4,13 +4,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kernel_log::{Expectations, Expected, Record, judge};
-
 use super::evidence::excuse_by;
 use super::setup::SCRATCH_MIB;
 use super::{Failure, Guest, Lab};
-use crate::machine::{Cut, Death, ExtraDisk, Machine, Mark, RunDir, WriteLog};
-use crate::snapshot;
+use kernel_log::{Expectations, Expected, Record, judge};
+use machine::{Cut, Death, ExtraDisk, Machine, Mark, RunDir, WriteLog, snapshot};
 
 /// A scratch disk that outlives its machines. A machine works on a copy; what of its writes is still
 /// there after a cut is decided when the plug has been pulled.

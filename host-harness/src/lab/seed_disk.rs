@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use keeper::Kept;
+use machine::{DiskContent, DiskFormat, ExtraDisk};
 
 use super::Failure;
-use crate::machine::{DiskContent, DiskFormat, ExtraDisk};
 
 /// Size in KiB; the smallest FAT that mkfs.vfat makes without complaint is below it.
 const KIB: u32 = 1024;

@@ -4,15 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use image::{Image, KernelRecord};
+use machine::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, Watch};
+use machine::{ExtraDisk, Host, MachineSpec, admission};
 
 use super::FIRST_ANSWER;
 use crate::dossier::Policy;
-use crate::host::Host;
 use crate::layout::Layout;
-use crate::machine::{ExtraDisk, MachineSpec};
-use crate::snapshot::{
-    DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, Watch, admission,
-};
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 pub(super) const SCRATCH_MIB: u64 = 512;
@@ -144,5 +141,13 @@ impl Setup {
         Store::open(self.layout.snapshots(), DEFAULT_CAP)?
             .snapshot(&recipe, &self.watch)
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_machine_asks_for_the_second_kernel_in_the_word_of_the_images_menu() {
+        assert_eq!(machine::SECOND_KERNEL_SKU, image::SECOND_KERNEL_SKU);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::AGENT_PORT;
+use machine::{Death, Machine, MachineError};
 
 use super::Failure;
-use crate::machine::{Death, Machine, MachineError};
 
 /// A machine that was not invited to talk.
 pub struct Uninvited {

@@ -1,9 +1,10 @@
 //! What a figure depends on besides what was measured.
 
 use image::Image;
+use machine::Host;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Host, HostKind};
+use crate::host::HostKind;
 
 /// The host, how machines run on it, and the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use machine::snapshot::{Snapshot, Timing, freeze_as_it_is};
 
 use super::machines::{PATIENCE, logs};
 use super::{Direction, Metric};
 use crate::lab::{Failure, Guest, Setup};
-use crate::snapshot::{Snapshot, Timing, freeze_as_it_is};
 
 /// How many are asked for at once.
 pub const AT_ONCE: usize = 10;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use machine::{Accelerator, MachineSpec};
+
 use crate::lab::{Failure, Guest, Setup};
-use crate::machine::{Accelerator, MachineSpec};
 
 /// The most a single request of a measurement may take, under emulation on a busy host.
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
@@ -30,7 +31,7 @@ pub(super) async fn exact_fork(setup: &Setup, name: &str) -> Result<Guest, Failu
 }
 
 async fn adopt(
-    snapshot: &crate::snapshot::Snapshot,
+    snapshot: &machine::snapshot::Snapshot,
     setup: &Setup,
     name: &str,
 ) -> Result<Guest, Failure> {

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use machine::Accelerator;
 use serde::{Deserialize, Serialize};
 
 use super::Fingerprint;
 use super::record::write_whole;
 use super::statistics::median;
 use super::workbench::Done;
-use crate::machine::Accelerator;
 use crate::runner::verdict::Outcome;
 
 /// The version of the file's layout.

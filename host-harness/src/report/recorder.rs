@@ -4,11 +4,12 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use image_builder::BuildEvent;
+use machine::Host;
 
 use super::model;
 use crate::event::{CaseResult, Event, Reporter};
 use crate::history::{Figure, History, ImageMark, Run};
-use crate::host::{Host, HostKind};
+use crate::host::HostKind;
 use crate::layout::Layout;
 use crate::perf::Direction;
 use crate::runner::verdict::Outcome;

@@ -22,7 +22,7 @@ use std::process::{Command, Output};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     let mut trials = Vec::new();
     for (name, test) in bad_input::TESTS {
         trials.push(Trial::test(format!("bad_input::{name}"), *test));

@@ -15,8 +15,8 @@ use host_harness::event::CaseResult;
 use host_harness::lab::{Boot, Failure, Lab};
 use host_harness::runner;
 use host_harness::runner::verdict::Outcome;
-use host_harness::snapshot::{Stage, Watch};
 use libtest_mimic::Failed;
+use machine::snapshot::{Stage, Watch};
 use serde_json::{Value, json};
 
 use super::gallery::Gallery;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use host_harness::checks;
 use host_harness::event::CaseResult;
-use host_harness::host::{Host, HostRequest};
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::runner;
 use image::SigningState;
 use image_builder::{BuildRequest, FaultsRequest, KernelChoice, ModuleSigning};
 use libtest_mimic::Failed;
+use machine::{Host, HostRequest};
 
 use super::fault::Fault;
 use super::{block_on, layout, setup_of, show};
@@ -49,7 +49,7 @@ async fn built(
 ) -> Result<Setup, Failed> {
     let main = layout()?;
     let here = Layout::find(Some(&main.out.join("kernels").join(name)))?;
-    let host = Host::probe(&here, HostRequest::default()).await?;
+    let host = Host::probe(&here.cache, HostRequest::default()).await?;
     let request = request(BuildRequest {
         out_dir: here.out.clone(),
         cache_dir: here.cache.clone(),

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use host_harness::checks::{self, Check};
 use host_harness::dossier::Policy;
 use host_harness::event::CaseResult;
-use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{Break, Setup};
 use host_harness::layout::Layout;
 use host_harness::runner;
@@ -22,12 +21,13 @@ use host_harness::runner::verdict::Outcome;
 use image::{Image, SigningRecord, SourceConfig};
 use image_builder::{BuildRequest, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};
+use machine::{Host, HostRequest};
 
 /// The variant that is built when no image exists.
 const DEFAULT: &str = "minimal";
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [host::PLAYER, row] => return host::player(row).expect("plays"),
@@ -185,7 +185,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Faile
 
 async fn setup(variant: &str, breaks: Vec<Break>, dossiers: Policy) -> Result<Setup, Failed> {
     let layout = layout()?;
-    let host = Host::probe(&layout, HostRequest::default()).await?;
+    let host = Host::probe(&layout.cache, HostRequest::default()).await?;
     // Whoever comes first builds; the builder's lock makes the others wait and find it done.
     let image = find_or_build(&layout, &host, variant).await?;
     Ok(Setup {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use agent_client::ExecSpec;
 use anyhow::{Context, ensure};
-use host_harness::machine::{Accelerator, DirectKernel, Machine, MachineSpec, VsockBackend, vsock};
-use host_harness::snapshot::{DEFAULT_CAP, Recipe, Store, Watch};
+use machine::snapshot::{DEFAULT_CAP, Recipe, Store, Watch};
+use machine::{Accelerator, DirectKernel, Machine, MachineSpec, VsockBackend, vsock};
 
 use agent_protocol::AGENT_PORT;
 use tokio_vsock::{VsockAddr, VsockStream};
@@ -88,7 +88,7 @@ async fn prove() -> anyhow::Result<()> {
     let recipe = Recipe {
         spec: spec("frozen"),
         image_digest: "none: it lives from its initramfs".into(),
-        patience: host_harness::snapshot::SETTLING,
+        patience: machine::snapshot::SETTLING,
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
     let snapshot = Store::open("/tmp/snapshots", DEFAULT_CAP)?

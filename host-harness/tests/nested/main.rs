@@ -9,12 +9,11 @@ mod inner;
 
 use std::time::Duration;
 
-use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
 use host_harness::layout::Layout;
-use host_harness::machine::{DiskContent, DiskFormat, ExtraDisk, Machine, MachineSpec};
 use image::Image;
 use libtest_mimic::{Arguments, Failed, Trial};
+use machine::{DiskContent, DiskFormat, ExtraDisk, Host, HostRequest, Machine, MachineSpec};
 
 /// Argument that makes this program the harness inside the guest.
 const INNER: &str = "__inner";
@@ -26,7 +25,7 @@ const DISK: &str = "vexfs-nested";
 const PATIENCE: Duration = Duration::from_secs(1500);
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     if std::env::args().nth(1).is_some_and(|arg| arg == INNER) {
         if let Err(error) = inner::run() {
             eprintln!("inner: {error:#}");
@@ -48,7 +47,7 @@ async fn outer() -> Result<(), Failed> {
     bundle::make(&work.path().join("tree"), &disk)?;
 
     let layout = Layout::find(None)?;
-    let host = Host::probe(&layout, HostRequest::default()).await?;
+    let host = Host::probe(&layout.cache, HostRequest::default()).await?;
     let image = Image::find(&layout.out, "minimal")?
         .ok_or("there is no minimal image: run `cargo images build --variants minimal`")?;
     let logs = layout.machine_logs().join("nested-outer");

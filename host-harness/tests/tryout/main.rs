@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Row = (&'static str, fn() -> Result<(), Failed>);
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     let rooms = [
         ("edits", edits::TESTS),
         ("history", history::TESTS),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use host_harness::machine::{Death, Machine, MachineEvent, MachineSpec};
+use machine::{Death, Machine, MachineEvent, MachineSpec};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::options::{Begins, Machines, OneImage, Place, WhichKernel};
@@ -61,7 +61,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
 /// Prints console lines until the machine is dead.
 async fn show(machine: &Machine) -> anyhow::Result<Death> {
     let mut events = machine.events();
-    let (mut shown, mut mark) = machine.console().since(host_harness::machine::Mark::START);
+    let (mut shown, mut mark) = machine.console().since(machine::Mark::START);
     let mut out = std::io::stdout();
     loop {
         for line in shown.drain(..) {

@@ -6,7 +6,6 @@ use std::time::Instant;
 use clap::builder::PossibleValuesParser;
 use futures_util::StreamExt;
 use host_harness::event::Event;
-use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
 use host_harness::runner::SharedReporters;
@@ -14,6 +13,7 @@ use image::{Format, Image};
 use image_builder::{
     BuildError, BuildEvent, BuildRequest, KernelChoice, ModuleSigning, SourceChecks,
 };
+use machine::Host;
 
 use crate::options::{Machines, Place, Telling, Usage};
 use crate::validate::{self, Again};

@@ -1,6 +1,6 @@
 //! `vexfs-images clean`
 
-use host_harness::snapshot::{DEFAULT_CAP, Store};
+use machine::snapshot::{DEFAULT_CAP, Store};
 
 use crate::options::Place;
 

@@ -1,8 +1,7 @@
 //! `vexfs-images doctor`
 
 use host_harness::doctor;
-use host_harness::host::Host;
-use host_harness::machine::{accel, vsock};
+use machine::{Host, accel, vsock};
 
 use crate::options::Place;
 
@@ -22,7 +21,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     let mut wrong = Vec::new();
     // Each on its own: what is wrong with one must not hide the other.
-    match Host::accelerator(&layout, accel::Request::Auto).await {
+    match Host::accelerator(&layout.cache, accel::Request::Auto).await {
         Ok(accel) => println!("{:<20} {} ({})", "accelerator", accel.chosen, accel.why),
         Err(error) => wrong.push(error.to_string()),
     }

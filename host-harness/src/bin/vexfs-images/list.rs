@@ -1,11 +1,11 @@
 //! `vexfs-images list`
 
-use std::path::{Path, PathBuf};
-
 use clap::ValueEnum;
-use host_harness::snapshot::{DEFAULT_CAP, Listed, Store};
 use image::Image;
+use machine::snapshot::Listed;
+use machine::snapshot::{DEFAULT_CAP, Store};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 use crate::options::Place;
 

@@ -85,7 +85,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    host_harness::hook();
+    machine::hook();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

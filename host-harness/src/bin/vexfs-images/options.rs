@@ -9,14 +9,15 @@ use clap::Args;
 use clock::{Tries, Whose};
 use host_harness::checks::filter::{self, Filter};
 use host_harness::dossier::{DossierError, Keep};
-use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Failure, Guest};
 use host_harness::layout::Layout;
-use host_harness::machine::{Firmware, Machine, MachineError, MachineSpec, VsockBackend, accel};
-use host_harness::snapshot::SnapshotError;
 use host_harness::tryout::TryoutError;
 use image::{Image, ImageError};
 use image_builder::{BuildError, Fault};
+use machine::snapshot::SnapshotError;
+use machine::{
+    Firmware, Host, HostRequest, Machine, MachineError, MachineSpec, VsockBackend, accel,
+};
 
 /// The most a single request of an interactive command may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -51,7 +52,7 @@ impl Machines {
     /// Probes the host.
     pub async fn host(&self, layout: &Layout) -> anyhow::Result<Host> {
         Ok(Host::probe(
-            layout,
+            &layout.cache,
             HostRequest {
                 accel: self.accel,
                 vsock: self.vsock,

@@ -6,12 +6,11 @@ use std::time::Duration;
 use host_harness::checks;
 use host_harness::dossier::{Broken, Dossier, Facts, Policy};
 use host_harness::event::Event;
-use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{Break, Setup};
 use host_harness::layout::Layout;
-use host_harness::machine::{Accelerator, accel};
 use host_harness::report::TerminalReporter;
 use host_harness::runner::{self, SharedReporters};
+use machine::{Accelerator, Host, HostRequest, accel};
 
 use crate::options::{Left, Telling, Usage};
 
@@ -36,7 +35,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         ))
     })?;
     let found = Layout::find(Some(&facts.out)).map_err(Usage)?;
-    let host = Host::probe(&found, same_machine(facts)).await?;
+    let host = Host::probe(&found.cache, same_machine(facts)).await?;
     for broken in &facts.breaks {
         let Broken { point, script, .. } = broken;
         eprintln!("broken on purpose at `{point}`, as before: {script}");

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use host_harness::lab::seed_disk;
-use host_harness::machine::{Machine, MachineSpec, Network};
 use keeper::Kept;
+use machine::{Machine, MachineSpec, Network};
 
 use crate::options::{Begins, Machines, OneImage, Place, Usage};
 

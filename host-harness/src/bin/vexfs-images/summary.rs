@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use host_harness::event::{CaseResult, Event, Reporter};
-use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::runner::verdict::Outcome;
 use host_harness::stored;
 use image::Image;
 use image_builder::BuildEvent;
+use machine::Host;
 
 use crate::validate::Which;
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use host_harness::checks::{Check, SMOKE};
 use host_harness::dossier::Policy;
-use host_harness::host::Host;
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, TerminalReporter};
@@ -15,6 +14,7 @@ use host_harness::runner::{self, Manner, SharedReporters, Tally};
 use host_harness::tryout::{self, Round, Said, Saves, Took, Tryout, Voice};
 use image::Image;
 use image_builder::{ToolsRequest, Workshop, WorkshopRequest};
+use machine::Host;
 
 use crate::options::{
     self, Checks, Dossiers, Jobs, Machines, Place, Telling, Testbed, Tree, Usage,

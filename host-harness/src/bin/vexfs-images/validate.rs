@@ -9,7 +9,6 @@ use clap::ValueEnum;
 use host_harness::checks::{self, Check, Tier};
 use host_harness::dossier::{Keep, Policy};
 use host_harness::event::Event;
-use host_harness::host::Host;
 use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
 use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
@@ -17,6 +16,7 @@ use host_harness::runner::{self, SharedReporters};
 use host_harness::stored::{self, Basis};
 use image::Image;
 use image_builder::{BuildEvent, ToolsRequest};
+use machine::Host;
 
 use crate::options::{self, Checks, Dossiers, Jobs, Machines, Place, Telling, Usage, WhichKernel};
 

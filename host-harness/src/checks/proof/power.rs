@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent_client::{Chunk, ExecSpec, Session};
+use machine::Cut;
 
 use crate::lab::{Failure, Guest, Lab, Mount, SCRATCH};
-use crate::machine::Cut;
 
 /// After so many cuts the disk gets a new file system: an old one is full of traces, a new one is full
 /// of first times.

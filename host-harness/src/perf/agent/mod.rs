@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use super::machines::{PATIENCE, logs};
 use super::{Direction, Metric};
 use crate::lab::{Failure, Guest, Setup};
-use crate::machine::{Machine, MachineSpec, Network};
-use crate::snapshot::admission;
 
 use agent_client::ExecSpec;
+use machine::{Machine, MachineSpec, Network, admission};
 use qemu_ga::QemuGa;
 use ssh::Ssh;
 
@@ -96,7 +95,7 @@ impl Trio {
         let spec = MachineSpec {
             accelerator: setup.host.accel.chosen,
             vsock: Some(setup.host.vsock.chosen),
-            disks: vec![crate::machine::ExtraDisk::tools(setup.tools.clone())],
+            disks: vec![machine::ExtraDisk::tools(setup.tools.clone())],
             network: Network::User {
                 forward: vec![(port, 22)],
             },

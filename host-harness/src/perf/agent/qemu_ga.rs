@@ -4,13 +4,13 @@
 use std::time::{Duration, Instant};
 
 use clock::Clock;
+use machine::Stream;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::sync::Mutex;
 
 use super::{milliseconds, rate, ssh};
 use crate::lab::{Failure, Guest};
-use crate::machine::Stream;
 
 /// The port it listens on.
 const PORT: u32 = 5757;

@@ -5,11 +5,11 @@ mod times;
 use std::sync::Arc;
 use std::time::Duration;
 
+use machine::{DirectKernel, Firmware, Machine, MachineSpec, admission};
+
 use super::machines::logs;
 use super::{Direction, Metric, Waterfall};
 use crate::lab::{BOOT_DEADLINE, Failure, Guest, Setup};
-use crate::machine::{DirectKernel, Firmware, Machine, MachineSpec};
-use crate::snapshot::admission;
 
 /// A way to boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +131,7 @@ async fn waterfall(
         .sh("systemctl show '*' \
              --property=Id,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic")
         .await?;
-    let console = machine.console().since(crate::machine::Mark::START).0;
+    let console = machine.console().since(machine::Mark::START).0;
     let clues = times::Clues {
         console: &console,
         kernel_began: ((asked + answered) / 2).saturating_sub(up),

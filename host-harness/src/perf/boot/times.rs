@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
+use machine::Line;
 
-use crate::machine::Line;
 use crate::perf::{Stage, UnitTime};
 
 /// What the console says when firmware hands over to the disk's loader: SeaBIOS, OVMF, GRUB itself.

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use host_harness::event::{Event, Reporter};
-use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::perf::Fingerprint;
 use host_harness::perf::compare::{self, Comparison, Side, Thresholds};
@@ -14,6 +13,7 @@ use host_harness::perf::statistics::Verdict;
 use host_harness::report::JunitReporter;
 use image::Image;
 use image_builder::{Workshop, WorkshopRequest};
+use machine::Host;
 
 use super::{setup, short};
 use crate::options::{self, Machines, Place, Testbed, Usage};

@@ -5,12 +5,12 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use host_harness::host::Host;
 use host_harness::lab::Setup;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Record};
 use image::Image;
 use image_builder::{BuildEvent, ToolsRequest};
+use machine::Host;
 
 use crate::options::Usage;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::ValueEnum;
 use host_harness::history::{History, Run};
-use host_harness::host::Host;
 use host_harness::layout::Layout;
 use host_harness::perf::{self, Fingerprint, Metric, Record};
 use image::Image;
+use machine::Host;
 
 use super::setup;
 use crate::options::{self, Machines, Place, Usage};

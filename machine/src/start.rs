@@ -47,7 +47,7 @@ const OVMF: &[(&str, &str)] = &[
 ];
 
 /// A machine about to be started.
-pub(crate) struct Launch {
+pub struct Launch {
     pub(crate) spec: MachineSpec,
     pub(crate) run: Arc<RunDir>,
     pub(crate) ram: Ram,
@@ -76,7 +76,7 @@ impl Launch {
     }
 
     /// A boot in a directory that may already have an overlay with content.
-    pub(crate) fn boot_in(spec: MachineSpec, run: Arc<RunDir>) -> Result<Launch, MachineError> {
+    pub fn boot_in(spec: MachineSpec, run: Arc<RunDir>) -> Result<Launch, MachineError> {
         let ram = match spec.vsock {
             _ if spec.freezable => Ram::File {
                 path: run.ram_file(),
@@ -99,7 +99,7 @@ impl Launch {
     }
 
     /// Starts QEMU and its company.
-    pub(crate) async fn start(self) -> Result<Machine, MachineError> {
+    pub async fn start(self) -> Result<Machine, MachineError> {
         let qemu = Qemu::find().await?;
         let Launch {
             spec,
@@ -419,7 +419,7 @@ fn shell_words(program: &Path, arguments: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::ExtraDisk;
+    use crate::ExtraDisk;
 
     #[test]
     fn all_that_is_missing_is_said_at_once() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use agent_client::AgentError;
 use clock::Whose;
 
-use crate::machine::MachineError;
+use crate::MachineError;
 
 /// An error of the snapshot room.
 #[derive(Debug, thiserror::Error)]

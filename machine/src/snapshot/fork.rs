@@ -14,11 +14,11 @@ use tokio::sync::broadcast;
 
 use super::manifest::files;
 use super::ram::{self, Zeros};
-use super::{Snapshot, SnapshotError, Stage, admission, persists};
-use crate::machine::arguments::{Ram, files as places, scratch_file};
-use crate::machine::{
+use super::{Snapshot, SnapshotError, Stage, persists};
+use crate::arguments::{Ram, files as places, scratch_file};
+use crate::{
     DiskFormat, ExtraDisk, Launch, Machine, MachineError, MachineEvent, MachineSpec, RunDir,
-    VsockBackend, overlay, room,
+    VsockBackend, admission, overlay, room,
 };
 
 /// How long a fork may take until its agent answers, at least; a third of a second on an idle host.
@@ -283,7 +283,7 @@ async fn until_running(
 }
 
 fn restored(machine: &Machine, why: String) -> SnapshotError {
-    let said = crate::machine::tail(&machine.spec().log_dir.join("qemu.log"));
+    let said = crate::start::tail(&machine.spec().log_dir.join("qemu.log"));
     let why = if said.is_empty() {
         why
     } else {

@@ -90,7 +90,7 @@ impl RunDir {
 }
 
 /// Where the directories of running machines are: `$VEXFS_RUN_DIR`, or else `/tmp`.
-pub(crate) fn run_parent() -> PathBuf {
+pub fn run_parent() -> PathBuf {
     std::env::var_os("VEXFS_RUN_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::machine::Machine;
+use crate::Machine;
 
 /// How far a machine has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,8 @@ impl Watch {
         Watch(Some(Arc::new(looks)))
     }
 
-    pub(crate) fn tell(&self, stage: Stage<'_>, machine: &Machine) {
+    /// Shows the machine to whoever looks on.
+    pub fn tell(&self, stage: Stage<'_>, machine: &Machine) {
         if let Some(looks) = &self.0 {
             looks(stage, machine);
         }

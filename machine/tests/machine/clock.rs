@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use host_harness::machine::{Machine, MachineError};
 use libtest_mimic::Failed;
+use machine::{Machine, MachineError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;

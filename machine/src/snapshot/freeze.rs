@@ -13,8 +13,8 @@ use tokio::net::UnixListener;
 use super::manifest::{Draft, Manifest, files};
 use super::ram::{self, Zeros};
 use super::store::{Claim, Making};
-use super::{Key, Recipe, Snapshot, SnapshotError, Stage, Store, Watch, admission, persists};
-use crate::machine::{Machine, MachineError, MachineSpec, Qemu, room};
+use super::{Key, Recipe, Snapshot, SnapshotError, Stage, Store, Watch, persists};
+use crate::{Machine, MachineError, MachineSpec, Qemu, admission, room};
 
 /// How long the settled guest may take to let go of its vsock device. It takes a fifth of a second.
 const LETTING_GO: Duration = Duration::from_secs(20);
@@ -189,7 +189,10 @@ fn write_down(machine: &Machine, dir: &Path, draft: Draft) -> Result<(), Snapsho
 /// Freezes a machine in the middle of whatever it does, without asking the guest for more than to let
 /// go of its vsock device, which must be done within `patience`. The machine is stopped afterwards;
 /// its disks belong to the snapshot too and are the caller's to copy, once QEMU has ended.
-pub(crate) async fn freeze_as_it_is(
+///
+/// # Errors
+/// When QEMU does not do it in time, or the host cannot store it.
+pub async fn freeze_as_it_is(
     machine: &mut Machine,
     dir: &Path,
     image_digest: &str,

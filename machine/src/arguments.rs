@@ -11,6 +11,10 @@ use super::spec::{
     Accelerator, DiskContent, DiskFormat, Firmware, MachineSpec, Network, VsockBackend,
 };
 
+/// The SKU number in SMBIOS by which a machine asks the image's boot menu for the second kernel. The menu is the
+/// image builder's, which has the same word; a test of the host-harness holds them together.
+pub const SECOND_KERNEL_SKU: &str = "vexfs-second-kernel";
+
 /// What only this run of the machine knows: where its files and sockets are.
 #[derive(Debug, Clone)]
 pub struct Wiring {
@@ -265,8 +269,7 @@ impl Arguments {
             self.add("-append", direct.command_line.clone());
         }
         if spec.second_kernel {
-            let sku = image::SECOND_KERNEL_SKU;
-            self.add("-smbios", format!("type=1,sku={sku}"));
+            self.add("-smbios", format!("type=1,sku={SECOND_KERNEL_SKU}"));
         }
         if let Some(invitation) = &wiring.invitation {
             self.add("-smbios", format!("type=11,path={}", comma(invitation)));

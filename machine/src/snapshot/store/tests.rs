@@ -1,8 +1,8 @@
 //! Many hands on one store. The snapshots are files with made-up content; nothing boots.
 
 use super::*;
-use crate::machine::{MachineSpec, Version};
 use crate::snapshot::manifest::Draft;
+use crate::{MachineSpec, Version};
 
 fn store(cap: u64) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().expect("a directory");

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use keeper::lease::{Hold, Lease};
 use keeper::room::Memory;
 
-use super::pressure::{self, Pressure};
-use crate::machine::MachineSpec;
-use crate::machine::room::{OVERHEAD_MIB, ram_folder};
+use crate::MachineSpec;
+use crate::pressure::{self, Pressure};
+use crate::room::{OVERHEAD_MIB, ram_folder};
 
 /// Memory one ticket stands for.
 const TICKET_MIB: u64 = 256;
@@ -98,7 +98,7 @@ impl Tickets {
 /// When the lock files cannot be made.
 pub async fn enter(spec: &MachineSpec) -> io::Result<Ticket> {
     let user = nix::unistd::getuid();
-    let dir = crate::machine::run_parent().join(format!("vexfs-tickets-{user}"));
+    let dir = crate::run_parent().join(format!("vexfs-tickets-{user}"));
     let host = Tickets::here();
     enter_at(&dir, host, Tickets::of_machine(spec, host), pressure::look).await
 }

@@ -1,7 +1,7 @@
 //! Golden command lines.
 
 use super::*;
-use crate::machine::{DirectKernel, ExtraDisk};
+use crate::{DirectKernel, ExtraDisk};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/qemu");
 

@@ -7,10 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::machine::arguments::{Ram, Wiring, arguments};
-use crate::machine::{
-    Accelerator, DirectKernel, DiskContent, ExtraDisk, Firmware, MachineSpec, Version,
-};
+use crate::arguments::{Ram, Wiring, arguments};
+use crate::{Accelerator, DirectKernel, DiskContent, ExtraDisk, Firmware, MachineSpec, Version};
 
 /// Raise it when what is frozen, or how, changes.
 const FORMAT: u32 = 3;
@@ -176,7 +174,7 @@ fn processor(cpuinfo: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Network, VsockBackend};
+    use crate::{Network, VsockBackend};
 
     fn recipe() -> Recipe {
         Recipe {

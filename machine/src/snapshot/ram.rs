@@ -66,8 +66,12 @@ pub(super) fn copy(from: &File, to: &File, zeros: Zeros, threads: usize) -> io::
     })
 }
 
-/// Copies a whole file, leaving holes where it has zeros, into `to`, which must not exist (mode 0600).
-pub(crate) fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
+/// Copies a whole file, leaving holes where it has zeros, into `to`, which must not exist (mode 0600). Returns
+/// the bytes written.
+///
+/// # Errors
+/// Those of reading and writing.
+pub fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
     let from = File::open(from)?;
     let to = create(to, from.metadata()?.len())?;
     copy(&from, &to, Zeros::Skip, 1)

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Key;
 use super::key::identity;
-use crate::machine::{MachineSpec, Version};
+use crate::{MachineSpec, Version};
 
 /// Names of the files of a snapshot.
 pub(super) mod files {

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agent_protocol::Secret;
-use host_harness::machine::accel::{self, Trial as KvmTrial};
-use host_harness::machine::{
+use libtest_mimic::{Arguments, Failed, Trial};
+use machine::accel::{self, Trial as KvmTrial};
+use machine::{
     Death, DiskFormat, ExtraDisk, Firmware, Machine, MachineError, MachineEvent, MachineSpec, Qemu,
     overlay,
 };
-use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 #[path = "machine/clock.rs"]
@@ -25,7 +25,7 @@ const STARTER: &str = "__starter";
 const COMPLAINER: &str = "__complainer";
 
 fn main() {
-    host_harness::hook();
+    machine::hook();
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == STARTER) {
         return runtime().block_on(starter(Path::new(&args[2])));

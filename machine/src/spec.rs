@@ -218,7 +218,8 @@ pub struct MachineSpec {
 
 impl MachineSpec {
     /// The same machine without what belongs to others: logged disks are its own scratch disks then.
-    pub(crate) fn alone(&self) -> MachineSpec {
+    #[must_use]
+    pub fn alone(&self) -> MachineSpec {
         let mut spec = self.clone();
         for disk in &mut spec.disks {
             if let DiskContent::Logged { file, .. } = &disk.content {

@@ -1,13 +1,8 @@
 //! What this host offers a machine, decided once per run and said out loud.
 
-mod kind;
-
 use std::path::{Path, PathBuf};
 
-use crate::layout::Layout;
-use crate::machine::{Accel, MachineError, Qemu, Vsock, VsockBackend, accel, vsock};
-
-pub use kind::HostKind;
+use crate::{Accel, MachineError, Qemu, Vsock, VsockBackend, accel, vsock};
 
 /// What was asked of the host.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,13 +25,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks and chooses. Both choices are good for as long as the host does not reboot.
+    /// Looks and chooses. Both choices are good for as long as the host does not reboot, and what was found out
+    /// about KVM is remembered in `cache`, where a build may have left a kernel to try it with.
     ///
     /// # Errors
     /// When there is no QEMU, no vsock at all, or not the accelerator that was asked for.
-    pub async fn probe(layout: &Layout, request: HostRequest) -> Result<Host, MachineError> {
+    pub async fn probe(cache: &Path, request: HostRequest) -> Result<Host, MachineError> {
         let qemu = Qemu::find().await?;
-        let accel = Host::accelerator(layout, request.accel).await?;
+        let accel = Host::accelerator(cache, request.accel).await?;
         let vsock = vsock::probe(request.vsock)?;
         Ok(Host { accel, vsock, qemu })
     }
@@ -45,12 +41,9 @@ impl Host {
     ///
     /// # Errors
     /// When KVM was asked for and does not work.
-    pub async fn accelerator(
-        layout: &Layout,
-        request: accel::Request,
-    ) -> Result<Accel, MachineError> {
-        let kernel = trial_kernel(&layout.cache);
-        accel::probe(request, kernel.as_deref(), &layout.cache).await
+    pub async fn accelerator(cache: &Path, request: accel::Request) -> Result<Accel, MachineError> {
+        let kernel = trial_kernel(cache);
+        accel::probe(request, kernel.as_deref(), cache).await
     }
 
     /// The choices as name and value, for the head of a report.

@@ -242,7 +242,7 @@ fn needs_here(spec: &MachineSpec, ram_file: bool) -> Vec<Need> {
 }
 
 /// What is short for a machine of the usual size, for `doctor`.
-pub(crate) fn lacks_for_one() -> Vec<String> {
+pub fn lacks_for_one() -> Vec<String> {
     let spec = MachineSpec::new("one", "image", rundir::run_parent());
     short(&needs_here(&spec, true)).0
 }
@@ -261,7 +261,7 @@ pub struct RamFolder {
 }
 
 /// What `$VEXFS_RAM_DIR`, or else `/dev/shm`, offers; `None` when it is not there.
-pub(crate) fn ram_folder() -> Option<RamFolder> {
+pub fn ram_folder() -> Option<RamFolder> {
     let path = rundir::ram_parent();
     let kind = nix::sys::statfs::statfs(&path).ok()?.filesystem_type();
     Some(RamFolder {

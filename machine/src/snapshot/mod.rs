@@ -9,25 +9,23 @@
 //! and each fork gets one plugged in; the agent listens on whatever device there is.
 //!
 //! Many processes use one store at once (see [`Store`]), and how many machines run at once is
-//! decided for the whole host (see [`admission`]).
+//! decided for the whole host (see [`crate::admission`]).
 
-pub mod admission;
 mod error;
 mod fork;
 mod freeze;
 mod key;
 mod manifest;
-mod pressure;
 mod ram;
 mod store;
 mod watch;
 
 pub use error::SnapshotError;
 pub use fork::{Fork, Timing};
-pub(crate) use freeze::freeze_as_it_is;
+pub use freeze::freeze_as_it_is;
 pub use key::{Key, Recipe, SETTLING};
 pub use manifest::Manifest;
-pub(crate) use ram::copy_file;
+pub use ram::copy_file;
 pub use store::{DEFAULT_CAP, Listed, Store};
 pub use watch::{Stage, Watch};
 
@@ -81,7 +79,10 @@ impl Snapshot {
 
     /// A machine that was frozen into `dir` by [`freeze_as_it_is`]. Nobody keeps its files from being
     /// removed; that its image and its QEMU are the right ones is for the caller to see to.
-    pub(crate) fn outside_the_store(dir: PathBuf) -> Result<Snapshot, SnapshotError> {
+    ///
+    /// # Errors
+    /// When its secret or its manifest cannot be read.
+    pub fn outside_the_store(dir: PathBuf) -> Result<Snapshot, SnapshotError> {
         Snapshot::open(dir, None)
     }
 
