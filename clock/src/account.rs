@@ -1,7 +1,7 @@
 //! What was lost between two looks at a machine's threads.
 //!
 //! The kernel counts for each thread what it ran and what it waited, ready, on a run queue (Linux'
-//! Documentation/scheduler/sched-stats.rst, `/proc/PID/schedstat`). The wait is counted when it is over
+//! Documentation/scheduler/sched-stats.rst, "/proc/PID/schedstat"). The wait is counted when it is over
 //! (kernel/sched/stats.h, `sched_info_arrive`), so a thread that waits for seconds shows nothing until then:
 //! one that was ready at both looks and has neither run nor left a run queue has waited all the while, and what
 //! the kernel counts afterwards is counted already.

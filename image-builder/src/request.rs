@@ -108,7 +108,8 @@ impl BuildRequest {
             formats: BTreeSet::new(),
             enable_testing: true,
             enable_validation: true,
-            ssh_timeout: Duration::from_secs(300),
+            // By the wall, and Packer keeps it: far above what a busy host makes of the 20 s it takes.
+            ssh_timeout: Duration::from_secs(900),
             verbose: false,
             workspace,
         }

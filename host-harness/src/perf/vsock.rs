@@ -32,7 +32,7 @@ struct Subject {
     _dir: TempDir,
 }
 
-/// Throughput each way and the round trip, of our device and of the peer that `PEER` names.
+/// Throughput each way and the round trip, of our device and of the peer that `VEXFS_PEER_VSOCK` names.
 ///
 /// # Errors
 /// When a daemon does not start or does not carry what it is given.

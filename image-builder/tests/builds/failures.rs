@@ -204,7 +204,7 @@ fn no_boot() -> Result<(), String> {
     said(
         &ended,
         &[
-            "the base did not come up in 300 s",
+            "the base did not come up in 900 s",
             "Kernel panic - not syncing: no init",
             "console.log",
         ],
@@ -230,7 +230,7 @@ fn deaf_once() -> Result<(), String> {
     must(lab.provisioned() == 2, || "it was not tried again".into())?;
     must(
         ended.notes().contains(
-            &"the base came up, but this host did not get through to its SSH within 300 s: \
+            &"the base came up, but this host did not get through to its SSH within 900 s: \
               trying once more from the start",
         ),
         || format!("the second try was not said: {:?}", ended.notes()),
@@ -249,7 +249,7 @@ fn deaf() -> Result<(), String> {
     said(
         &ended,
         &[
-            "this host did not get through to the SSH of a base that had come up, 2 times within 300 s",
+            "this host did not get through to the SSH of a base that had come up, 2 times within 900 s",
             "vexfs login:",
             "console.log",
         ],

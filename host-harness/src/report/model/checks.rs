@@ -18,6 +18,8 @@ const RECENT: usize = 20;
 /// What the names of properties begin with that say something to a reader; the others tie a result to
 /// machines.
 const TELLING: &[&str] = &[
+    // What the host did to earlier tries.
+    "host-trouble",
     "exposure-",
     "settled-",
     "cost-beside-peer-",
