@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// A time granted from a moment on. Made from a [`Duration`] from now, or once for several requests that
 /// share it. By which clock it passes is the client's affair: a guest's is the machine's (see
-/// [`crate::clock`]).
+/// [`clock::Clock`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline {
     made: Instant,
