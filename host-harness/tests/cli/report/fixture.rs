@@ -10,11 +10,11 @@ use host_harness::checks;
 use host_harness::dossier::{Facts, ImageFacts, Told, files};
 use host_harness::event::{Attempt, CaseId, CaseResult, Part};
 use host_harness::history::{Figure, History, ImageMark, Run};
+use host_harness::host::HostKind;
 use host_harness::perf::Direction;
 use host_harness::runner::verdict::Outcome;
 use host_harness::stored::{self, Basis};
 use libtest_mimic::Failed;
-use machine::host::HostKind;
 use serde_json::json;
 
 /// What a guest would say to become part of the page.
