@@ -15,9 +15,10 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::Setup;
-use host_harness::layout::Layout;
-use host_harness::perf::{self, Direction, Fingerprint, Metric, Record};
+use host_harness::perf;
 use image_builder::{Image, ToolsRequest};
+use results::Layout;
+use results::figures::{Direction, Fingerprint, Metric, Record};
 
 /// Criterion takes no fewer samples.
 const FEWEST: usize = 10;
@@ -42,7 +43,7 @@ pub fn bench<E: std::fmt::Display>(
 ) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let setup = Arc::new(runtime.block_on(minimal()));
-    let fingerprint = Fingerprint::of(&setup.host, &setup.image);
+    let fingerprint = perf::fingerprint(&setup.host, &setup.image);
     same_host(&setup.layout, &fingerprint);
     let metrics = runtime
         .block_on(measure(&setup))
@@ -52,7 +53,7 @@ pub fn bench<E: std::fmt::Display>(
     record
         .write(&dir, &format!("bench-{name}"))
         .expect("the record is written");
-    eprint!("{}", perf::table(&record));
+    eprint!("{}", results::figures::table(&record));
     show(&record.metrics);
 }
 

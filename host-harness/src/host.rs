@@ -4,10 +4,9 @@ mod kind;
 
 use std::path::{Path, PathBuf};
 
-use crate::layout::Layout;
-use crate::machine::{Accel, MachineError, Qemu, Vsock, VsockBackend, accel, vsock};
+use results::Layout;
 
-pub use kind::HostKind;
+use crate::machine::{Accel, MachineError, Qemu, Vsock, VsockBackend, accel, vsock};
 
 /// What was asked of the host.
 #[derive(Debug, Clone, Copy, Default)]

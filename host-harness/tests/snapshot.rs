@@ -11,12 +11,12 @@ use host_harness::agent::{Client, ExecSpec};
 use host_harness::checks::counts::Scale;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Setup};
-use host_harness::layout::Layout;
 use host_harness::machine::arguments::{VsockWire, files, ids, vsock_device};
 use host_harness::machine::{Death, Machine, MachineEvent, VsockBackend};
 use host_harness::snapshot::{Fork, Snapshot};
 use image_builder::{Image, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};
+use results::Layout;
 use serde_json::json;
 
 /// Argument that makes this program a harness for a test to kill.

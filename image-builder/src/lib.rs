@@ -52,7 +52,7 @@ pub use build::build;
 pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
 pub use data::variants;
 pub use error::{BuildError, MissingTool};
-pub use event::{BuildEvent, Progress};
+pub use event::Progress;
 pub use fault::Fault;
 pub use format::Format;
 pub use host::cargo_home;
@@ -63,6 +63,7 @@ pub use manifest::{
     SigningRecord, SigningState, SourceOrigin, SourceRecord, StageRecord,
 };
 pub use request::{BuildRequest, FaultsRequest, ModuleSigning, ToolsRequest};
+pub use results::BuildEvent;
 pub use source::SourceChecks;
 pub use source_config::SourceConfig;
 pub use stages::faults::faults;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{Left, MachineFacts, files};
-use super::{DossierError, Policy};
+use results::dossier::{Left, files};
+
+use super::{DossierError, MachineFacts, Made, Policy};
 use crate::machine::arguments::{self, scratch_file};
 use crate::machine::{Death, DiskContent, Machine, Qemu, overlay};
 use crate::snapshot;
@@ -79,8 +80,10 @@ pub(super) async fn take(
     Ok(MachineFacts {
         folder,
         id: machine.id().to_owned(),
-        spec: machine.spec().alone(),
-        qemu: Qemu::find().await?.version.clone(),
+        made: Made {
+            spec: machine.spec().alone(),
+            qemu: Qemu::find().await?.version.clone(),
+        },
         left,
     })
 }

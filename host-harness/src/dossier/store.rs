@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::facts::files;
+use results::dossier::files;
 
 /// How the names of dossiers in the making, or being removed, begin.
 const DRAFT: &str = ".draft-";

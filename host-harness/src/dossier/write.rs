@@ -6,15 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use image_builder::Image;
 use kernel_log::{Finding, symbolize};
+use results::dossier::{Broken, FORMAT, ImageFacts, Told, files, page};
+use results::{CaseId, Layout, Outcome, Subject};
 
-use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
 use super::store::{self, Draft};
-use super::{DossierError, Policy, machines, page};
-use crate::event::CaseId;
-use crate::lab::Subject;
-use crate::layout::Layout;
+use super::{DossierError, Facts, Policy, machines};
 use crate::machine::Machine;
-use crate::runner::verdict::Outcome;
 
 /// What is known about a check that has its verdict.
 #[derive(Debug)]

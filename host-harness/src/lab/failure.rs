@@ -1,7 +1,8 @@
 //! Why a story ended before its end.
 
+use results::Part;
+
 use crate::agent::AgentError;
-use crate::event::Part;
 use crate::machine::{Death, MachineError};
 use crate::snapshot::SnapshotError;
 use crate::whose::Whose;
@@ -187,8 +188,9 @@ impl From<SnapshotError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use results::Outcome;
+
     use super::*;
-    use crate::runner::verdict::Outcome;
 
     #[test]
     fn a_part_that_failed_is_named_before_what_followed_from_it() {

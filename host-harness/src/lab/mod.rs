@@ -26,14 +26,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use image_builder::{Manifest, SourceConfig};
+use results::figures::Fingerprint;
+use results::{Outcome, Part, Subject};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;
 use crate::clock::{self, Clock};
-use crate::event::Part;
 use crate::machine::{Accelerator, Machine};
-use crate::perf::Fingerprint;
-use crate::runner::verdict::Outcome;
 use crate::snapshot::Stage;
 use crate::whose::Whose;
 
@@ -49,7 +48,7 @@ pub use live::Listener;
 pub use power::CutDisk;
 pub use seed_disk::seed_disk;
 pub use setup::{BOOT_DEADLINE, Break, Setup};
-pub use subject::{Subject, place};
+pub use subject::place;
 pub use uninvited::Uninvited;
 
 /// One check's view of the world.
@@ -194,7 +193,7 @@ impl Lab {
     /// When the kernel refuses it, or nobody brought any.
     pub async fn load_subject(&self, guest: &Guest) -> Result<(), Failure> {
         match &self.instead {
-            Instead::Pending(subject) => subject.load(guest).await,
+            Instead::Pending(subject) => subject::load(subject, guest).await,
             other => Err(Failure::Ours(format!(
                 "check `{}` has no module to load ({other:?}): run it by `vexfs-images try`",
                 self.check.name
@@ -293,7 +292,7 @@ impl Lab {
 
     /// What figures of this run depend on.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.setup.host, &self.setup.image)
+        crate::perf::fingerprint(&self.setup.host, &self.setup.image)
     }
 
     /// What executes guests here.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use image_builder::{Image, KernelRecord};
+use results::Layout;
 
 use super::FIRST_ANSWER;
 use crate::dossier::Policy;
 use crate::host::Host;
-use crate::layout::Layout;
 use crate::machine::{ExtraDisk, MachineSpec};
 use crate::snapshot::{
     DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, Watch, admission,

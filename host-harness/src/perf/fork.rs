@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use results::figures::{Direction, Metric};
 
 use super::machines::{PATIENCE, logs};
-use super::{Direction, Metric};
 use crate::lab::{Failure, Guest, Setup};
 use crate::snapshot::{Snapshot, Timing, freeze_as_it_is};
 

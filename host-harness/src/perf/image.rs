@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use image_builder::{BuildError, BuildRequest, Image};
 
-use super::{Direction, Metric};
-use crate::layout::Layout;
+use results::Layout;
+use results::figures::{Direction, Metric};
 
 /// What is measured of builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

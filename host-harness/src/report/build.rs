@@ -8,13 +8,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use image_builder::{BuildEvent, Image};
+use image_builder::Image;
+use results::{BuildEvent, CaseResult, Event, Outcome, Reporter, Tally, Tier};
 use serde::Serialize;
 
-use crate::checks::{self, Tier};
-use crate::event::{CaseResult, Event, Reporter};
-use crate::runner::Tally;
-use crate::runner::verdict::Outcome;
+use crate::checks;
 
 /// The most a variant's download should weigh, in megabytes.
 pub const DOWNLOAD_MB: &[(&str, u64)] = &[
@@ -382,8 +380,9 @@ fn html_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use results::CaseId;
+
     use super::*;
-    use crate::event::CaseId;
 
     fn result(name: &str, outcome: Outcome) -> CaseResult {
         CaseResult::new(CaseId::new("minimal", Tier::Quick, name), outcome)
@@ -423,7 +422,7 @@ mod tests {
         failed[2].outcome = Outcome::fail("check", "no", "");
         assert!(!good("minimal", Tier::Quick, &failed));
         let mut flaky = results.clone();
-        flaky[2].earlier.push(crate::event::Attempt {
+        flaky[2].earlier.push(results::Attempt {
             outcome: Outcome::fail("check", "no", ""),
             transcript: String::new(),
             kernel_log: String::new(),

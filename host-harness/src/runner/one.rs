@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernel_log::Finding;
+use results::Subject;
+use results::dossier::Broken;
+use results::{Attempt, CaseId, CaseResult, Outcome, Part};
 
-use super::verdict::{self, Outcome};
+use super::verdict;
 use crate::checks::{Check, SMOKE, Start};
 use crate::clock::{timeout_by, waited};
-use crate::dossier::{self, Broken, DossierError};
-use crate::event::{Attempt, CaseId, CaseResult, Part};
-use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
+use crate::dossier::{self, DossierError};
+use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent};
 use crate::whose::{HOST_TROUBLE, Tries, Whose};
 
 /// What a check on an image is called in reports.

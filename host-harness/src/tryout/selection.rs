@@ -1,6 +1,8 @@
 //! Which checks matter for a module.
 
-use crate::checks::{Check, REGISTRY, Start, Tier};
+use results::Tier;
+
+use crate::checks::{Check, REGISTRY, Start};
 
 /// Quick checks that look at the image and its way in, and find the same whatever its module does. A
 /// check that is not named here is asked.

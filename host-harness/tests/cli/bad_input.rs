@@ -20,6 +20,7 @@ pub const TESTS: &[Row] = &[
     ("kvm_that_is_not_there", kvm_that_is_not_there),
     ("no_image", no_image),
     ("unknown_check", unknown_check),
+    ("nothing_asked", nothing_asked),
     ("image_that_does_not_boot", image_that_does_not_boot),
     ("damaged_image", damaged_image),
     ("exit_code_of_the_guest", exit_code_of_the_guest),
@@ -173,6 +174,17 @@ fn no_image() -> Result<(), Failed> {
 fn unknown_check() -> Result<(), Failed> {
     let command = vexfs_images(&["validate", "minimal", "--check", "no_such_check"]);
     expect(command, 2, &["no_such_check", "module_load"]).map(drop)
+}
+
+/// A check about images of another variant: that nothing was asked is no pass.
+fn nothing_asked() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let elsewhere = dir.path().join("out");
+    let image = disguise(&elsewhere, &[0; 1 << 20])?;
+    let mut command = vexfs_images(&["validate", "--check", "module_signing"]);
+    command.arg(&image).arg("--output-dir").arg(&elsewhere);
+    command.env("VEXFS_CACHE", out().join("cache"));
+    expect(command, 3, &["0 passed, 0 failed, 0 skipped"]).map(drop)
 }
 
 /// The image with an empty disk: the firmware finds nothing to boot and says so on the console.

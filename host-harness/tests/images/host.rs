@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use host_harness::checks::{self, Check, Start};
 use host_harness::dossier::Policy;
-use host_harness::event::CaseResult;
 use host_harness::lab::{Boot, Failure, Lab};
 use host_harness::runner;
-use host_harness::runner::verdict::Outcome;
 use host_harness::snapshot::{Stage, Watch};
 use host_harness::whose::HOST_TROUBLE;
 use libtest_mimic::Failed;
+use results::{CaseResult, Outcome};
 use serde_json::{Value, json};
 
 use super::gallery::Gallery;

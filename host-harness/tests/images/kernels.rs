@@ -8,13 +8,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use host_harness::checks;
-use host_harness::event::CaseResult;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::Setup;
-use host_harness::layout::Layout;
 use host_harness::runner;
 use image_builder::{BuildRequest, FaultsRequest, KernelChoice, ModuleSigning, SigningState};
 use libtest_mimic::Failed;
+use results::{CaseResult, Layout};
 
 use super::fault::Fault;
 use super::{block_on, layout, setup_of, show};

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Guest};
-use host_harness::layout::Layout;
 use host_harness::machine::{DiskContent, DiskFormat, ExtraDisk, Machine, MachineSpec};
 use image_builder::Image;
 use libtest_mimic::{Arguments, Failed, Trial};
+use results::Layout;
 
 /// Argument that makes this program the harness inside the guest.
 const INNER: &str = "__inner";

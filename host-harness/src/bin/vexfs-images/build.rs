@@ -5,14 +5,12 @@ use std::time::Instant;
 
 use clap::builder::PossibleValuesParser;
 use futures_util::StreamExt;
-use host_harness::event::Event;
 use host_harness::host::Host;
-use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
-use host_harness::runner::SharedReporters;
 use image_builder::{
-    BuildError, BuildEvent, BuildRequest, Format, Image, KernelChoice, ModuleSigning, SourceChecks,
+    BuildError, BuildRequest, Format, Image, KernelChoice, ModuleSigning, SourceChecks,
 };
+use results::{BuildEvent, Event, Layout, SharedReporters};
 
 use crate::options::{Machines, Place, Usage};
 use crate::validate::{self, Again};

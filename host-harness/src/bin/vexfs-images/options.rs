@@ -9,12 +9,12 @@ use clap::Args;
 use host_harness::dossier::DossierError;
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{BOOT_DEADLINE, Failure, Guest};
-use host_harness::layout::Layout;
 use host_harness::machine::{Firmware, Machine, MachineError, MachineSpec, VsockBackend, accel};
 use host_harness::snapshot::SnapshotError;
 use host_harness::tryout::TryoutError;
 use host_harness::whose::{Tries, Whose};
 use image_builder::{BuildError, Image};
+use results::Layout;
 
 /// The most a single request of an interactive command may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
     let bad_input = error.chain().any(|cause| {
         cause.is::<Usage>()
-            || matches!(cause.downcast_ref(), Some(DossierError::Unusable { .. }))
+            || matches!(cause.downcast_ref(), Some(DossierError::Unusable(_)))
             || matches!(
                 cause.downcast_ref(),
                 Some(TryoutError::Unfit { .. } | TryoutError::Signed { .. })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use host_harness::agent::ExecSpec;
 use host_harness::dossier::Dossier;
 use host_harness::lab::Guest;
-use host_harness::layout::Layout;
+use results::Layout;
 
 use crate::options::{REQUEST_DEADLINE, Usage};
 use crate::{exec, shell};

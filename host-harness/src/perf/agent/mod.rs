@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::machines::{PATIENCE, logs};
-use super::{Direction, Metric};
 use crate::agent::ExecSpec;
 use crate::lab::{Failure, Guest, Setup};
 use crate::machine::{Machine, MachineSpec, Network};
 use crate::snapshot::admission;
 
 use qemu_ga::QemuGa;
+use results::figures::{Direction, Metric};
 use ssh::Ssh;
 
 /// What is streamed and transferred, in bytes. QEMU's agent gets less: it keeps all output in memory,

@@ -5,8 +5,9 @@ mod times;
 use std::sync::Arc;
 use std::time::Duration;
 
+use results::figures::{Direction, Metric, Waterfall};
+
 use super::machines::logs;
-use super::{Direction, Metric, Waterfall};
 use crate::lab::{BOOT_DEADLINE, Failure, Guest, Setup};
 use crate::machine::{DirectKernel, Firmware, Machine, MachineSpec};
 use crate::snapshot::admission;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
+use results::figures::{Stage, UnitTime};
 
 use crate::machine::Line;
-use crate::perf::{Stage, UnitTime};
 
 /// What the console says when firmware hands over to the disk's loader: SeaBIOS, OVMF, GRUB itself.
 const LOADER_BEGINS: &[&str] = &[
