@@ -14,11 +14,12 @@ use std::time::Duration;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use host_harness::lab::Setup;
-use host_harness::layout::Layout;
-use host_harness::perf::{self, Direction, Fingerprint, Metric, Record};
+use host_harness::perf;
 use image::Image;
 use image_builder::ToolsRequest;
 use machine::{Host, HostRequest};
+use results::Layout;
+use results::figures::{Direction, Fingerprint, Metric, Record};
 
 /// Criterion takes no fewer samples.
 const FEWEST: usize = 10;
@@ -43,7 +44,7 @@ pub fn bench<E: std::fmt::Display>(
 ) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let setup = Arc::new(runtime.block_on(minimal()));
-    let fingerprint = Fingerprint::of(&setup.host, &setup.image);
+    let fingerprint = perf::fingerprint(&setup.host, &setup.image);
     same_host(&setup.layout, &fingerprint);
     let metrics = runtime
         .block_on(measure(&setup))
@@ -53,7 +54,7 @@ pub fn bench<E: std::fmt::Display>(
     record
         .write(&dir, &format!("bench-{name}"))
         .expect("the record is written");
-    eprint!("{}", perf::table(&record));
+    eprint!("{}", results::figures::table(&record));
     show(&record.metrics);
 }
 

@@ -1,34 +1,30 @@
 //! Boots VexFS images, works through the agent in them, and judges from evidence whether they work.
 //!
 //! From the bottom up: [`lab`] gives a check its guests and keeps what they leave; [`checks`] is the table of
-//! what must hold; [`runner`] brings them together with `kernel-log`, the second judge, and emits [`event`]s;
-//! [`report`] turns those into something for a reader; [`stored`] keeps a verdict beside its image, [`dossier`]
-//! is the folder a failure leaves, [`history`] what earlier runs found, [`tryout`] the loop from an edit to a
-//! verdict.
+//! what must hold; [`runner`] brings them together with `kernel-log`, the second judge, and emits events;
+//! [`report`] turns those into something for a reader; [`dossier`] is the folder a failure leaves, [`history`]
+//! what earlier runs found, [`tryout`] the loop from an edit to a verdict.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
-//! talks to) and [`event::CaseResult`] (what came of it). Booting, freezing and forking is left to `machine`,
+//! talks to) and [`results::CaseResult`] (what came of it). Booting, freezing and forking is left to `machine`,
 //! talking to the agent to `agent-client`, what time a machine was given, and whose fault an error is, to
-//! `clock`, building images to `image-builder`. A program that uses this crate calls `machine::hook()` as the
-//! first line of its `main`.
+//! `clock`, building images to `image-builder`, the shapes of what came of it to `results`. A program that uses
+//! this crate calls `machine::hook()` as the first line of its `main`.
 
 pub mod checks;
 pub mod doctor;
 pub mod dossier;
-pub mod event;
 pub mod history;
 pub mod host {
     //! The kind of a host: what must be alike for figures to be comparable.
 
     mod kind;
 
-    pub use kind::HostKind;
+    pub use kind::kind_of;
 }
 pub mod lab;
-pub mod layout;
 pub mod perf;
 pub mod report;
 pub mod runner;
 mod secret_scan;
-pub mod stored;
 pub mod tryout;

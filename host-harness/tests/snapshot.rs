@@ -10,13 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use agent_client::{Client, ExecSpec};
 use host_harness::checks::counts::Scale;
 use host_harness::lab::{BOOT_DEADLINE, Setup};
-use host_harness::layout::Layout;
 use image::Image;
 use image_builder::ToolsRequest;
 use libtest_mimic::{Arguments, Failed, Trial};
 use machine::arguments::{VsockWire, files, ids, vsock_device};
 use machine::snapshot::{Fork, Snapshot};
 use machine::{Death, Host, HostRequest, Machine, MachineEvent, VsockBackend};
+use results::Layout;
 use serde_json::json;
 
 /// Argument that makes this program a harness for a test to kill.

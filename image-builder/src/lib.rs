@@ -30,12 +30,13 @@ mod workshop;
 
 pub use build::build;
 pub use error::{BuildError, MissingTool};
-pub use event::{BuildEvent, Progress};
+pub use event::Progress;
 pub use evidence::{Finding, sign, verify};
 pub use fault::Fault;
 pub use request::{
     BuildRequest, FaultsRequest, KernelChoice, ModuleSigning, ToolsRequest, variants,
 };
+pub use results::BuildEvent;
 pub use source::SourceChecks;
 pub use stages::faults::faults;
 pub use stages::tools_disk::tools_disk;

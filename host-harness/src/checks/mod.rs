@@ -30,31 +30,10 @@ use std::time::Duration;
 
 use image::{SigningRecord, SigningState, SourceConfig};
 use kernel_log::{Expectations, Expected};
-use serde::{Deserialize, Serialize};
+use results::Tier;
+use serde::Serialize;
 
 use crate::lab::{Failure, Lab};
-
-/// How dear a check is; `quick` runs include `boot-only` ones, `full` runs all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tier {
-    /// The image comes up.
-    BootOnly,
-    /// Minutes at most for all of them together.
-    Quick,
-    /// Everything.
-    Full,
-}
-
-impl std::fmt::Display for Tier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Tier::BootOnly => "boot-only",
-            Tier::Quick => "quick",
-            Tier::Full => "full",
-        })
-    }
-}
 
 /// What kind of machine a check works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

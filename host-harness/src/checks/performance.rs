@@ -1,8 +1,10 @@
 //! Performance: what VexFS costs beside ext4, held against earlier runs on this kind of host.
 
+use results::figures::standing;
+use results::figures::standing::Standing;
+
 use crate::lab::{Boot, Failure, Lab};
-use crate::perf::standing::Standing;
-use crate::perf::{beside_ext4, standing};
+use crate::perf::beside_ext4;
 
 /// fio's and the search's figures on this image beside the stored ones of its kind of host; each is a
 /// case of the report. The guest's clock counts instructions under emulation, so that another
@@ -19,7 +21,7 @@ pub async fn beside_the_stored(lab: &mut Lab) -> Result<(), Failure> {
     if lab.breaks("stored") {
         stored.twice_as_good(&now);
     }
-    let margin = standing::margin(lab.accelerator()).map_err(infrastructure)?;
+    let margin = standing::margin(&lab.accelerator().to_string()).map_err(infrastructure)?;
     let judged = stored.judge(&now, margin);
     let good = judged.iter().all(|(_, outcome)| outcome.is_ok());
     for (name, outcome) in judged {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use machine::arguments::{self, scratch_file};
 use machine::{Death, DiskContent, Machine, Qemu, overlay, snapshot};
+use results::dossier::{Left, files};
 
-use super::facts::{Left, MachineFacts, files};
-use super::{DossierError, Policy};
+use super::{DossierError, MachineFacts, Made, Policy};
 
 /// How long the guest of a failed check may take to let go of its vsock device: a fifth of a second
 /// when its kernel works.
@@ -79,8 +79,10 @@ pub(super) async fn take(
     Ok(MachineFacts {
         folder,
         id: machine.id().to_owned(),
-        spec: machine.spec().alone(),
-        qemu: Qemu::find().await?.version.clone(),
+        made: Made {
+            spec: machine.spec().alone(),
+            qemu: Qemu::find().await?.version.clone(),
+        },
         left,
     })
 }

@@ -8,21 +8,20 @@
 //!
 //! The image is not copied: a dossier names it by path and SHA-256.
 
-mod facts;
 mod machines;
-mod readme;
 mod reopen;
 mod store;
 mod write;
 
-pub use facts::{Broken, FORMAT, Facts, ImageFacts, Left, MachineFacts, Told, files};
-pub use readme::page;
 pub use reopen::{Back, Dossier};
 pub use write::{Case, write};
 
+use results::dossier::{HasDisk, Unusable};
 use serde::{Deserialize, Serialize};
 
-use crate::runner::verdict::Outcome;
+use machine::{MachineSpec, Version};
+
+use results::Outcome;
 
 /// What all dossiers may take on disk unless the caller says otherwise, in bytes. One with a frozen
 /// machine takes about 200 MB.
@@ -100,6 +99,27 @@ impl Policy {
     }
 }
 
+/// What a machine was made of, in its dossier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// What it was made of.
+    pub spec: MachineSpec,
+    /// The QEMU it ran in.
+    pub qemu: Version,
+}
+
+impl HasDisk for Made {
+    fn has_disk(&self) -> bool {
+        self.spec.image.is_some()
+    }
+}
+
+/// The facts of a dossier with all that is needed to bring its machines back.
+pub type Facts = results::dossier::Facts<Made>;
+
+/// A machine of such a dossier.
+pub type MachineFacts = results::dossier::MachineFacts<Made>;
+
 /// Why a dossier could not be written, opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum DossierError {
@@ -112,13 +132,8 @@ pub enum DossierError {
         source: std::io::Error,
     },
     /// It is no dossier, or one that this version cannot use.
-    #[error("{} is not a dossier that can be used: {why}", dir.display())]
-    Unusable {
-        /// Where it is.
-        dir: std::path::PathBuf,
-        /// What is wrong, and what to do.
-        why: String,
-    },
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
     /// The machine could not be brought back.
     #[error(transparent)]
     Snapshot(#[from] machine::snapshot::SnapshotError),

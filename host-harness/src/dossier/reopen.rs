@@ -12,9 +12,10 @@ use machine::{
     DiskContent, DiskFormat, Launch, Machine, MachineError, MachineSpec, Qemu, RunDir, overlay,
 };
 
-use super::DossierError;
-use super::facts::{Facts, Left, MachineFacts, files};
-use crate::lab::Subject;
+use results::Subject;
+use results::dossier::{Left, Unusable, files};
+
+use super::{DossierError, Facts, MachineFacts};
 
 /// A dossier that has been opened.
 #[derive(Debug, Clone)]
@@ -51,10 +52,8 @@ impl Dossier {
             .map_err(DossierError::io(format!("cannot read {}", dir.display())))?;
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|p| p.display().to_string()).collect();
-            return Err(DossierError::Unusable {
-                dir,
-                why: format!("it lacks {}", names.join(", ")),
-            });
+            let why = format!("it lacks {}", names.join(", "));
+            return Err(Unusable { dir, why }.into());
         }
         Ok(Dossier { dir, facts })
     }
@@ -65,9 +64,9 @@ impl Dossier {
     /// When it is gone, or another one is in its place.
     pub fn image(&self) -> Result<Image, DossierError> {
         let known = &self.facts.image;
-        let unusable = |why: String| DossierError::Unusable {
-            dir: self.dir.clone(),
-            why,
+        let unusable = |why: String| {
+            let dir = self.dir.clone();
+            DossierError::from(Unusable { dir, why })
         };
         let image = Image::open(&known.dir).map_err(|error| {
             unusable(format!(
@@ -123,7 +122,7 @@ impl Dossier {
             Some(number) => number.checked_sub(1).and_then(|at| machines.get(at)),
             None => frozen.or(machines.last()),
         };
-        found.ok_or_else(|| DossierError::Unusable {
+        let lacking = || Unusable {
             dir: self.dir.clone(),
             why: match (number, machines.len()) {
                 (_, 0) => "the check failed before it had a machine".to_owned(),
@@ -132,7 +131,8 @@ impl Dossier {
                     number.unwrap_or_default()
                 ),
             },
-        })
+        };
+        found.ok_or_else(|| lacking().into())
     }
 
     /// Brings a machine back: as it was if it was frozen, else booted from its disks. Its logs go to
@@ -159,10 +159,10 @@ impl Dossier {
     async fn thaw(&self, machine: &MachineFacts, log_dir: &Path) -> Result<Back, String> {
         let told = |error: &dyn std::fmt::Display| error.to_string();
         let qemu = Qemu::find().await.map_err(|e| told(&e))?;
-        if qemu.version != machine.qemu {
+        if qemu.version != machine.made.qemu {
             return Err(format!(
                 "QEMU {} wrote its state, QEMU {} is installed",
-                machine.qemu, qemu.version
+                machine.made.qemu, qemu.version
             ));
         }
         let frozen = self.dir.join(&machine.folder);
@@ -187,7 +187,7 @@ impl Dossier {
             log_dir: log_dir.to_owned(),
             // Whoever comes back wants to talk.
             invite: true,
-            ..machine.spec.clone()
+            ..machine.made.spec.clone()
         };
         std::fs::create_dir_all(log_dir).map_err(DossierError::io(format!(
             "cannot make {}",

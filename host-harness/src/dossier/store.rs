@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use keeper::draft::{self, Draft};
 use keeper::lease::Lease;
 
-use super::facts::files;
+use results::dossier::files;
 
 /// An empty draft beside the dossiers in `home`, which is made if missing.
 pub(super) fn begin(home: &Path) -> io::Result<Draft> {

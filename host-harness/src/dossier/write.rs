@@ -7,13 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use image::Image;
 use kernel_log::{Finding, symbolize};
 use machine::Machine;
+use results::dossier::{Broken, FORMAT, ImageFacts, Told, files, page};
+use results::{CaseId, Layout, Outcome, Subject};
 
-use super::facts::{Broken, FORMAT, Facts, ImageFacts, Told, files};
-use super::{DossierError, Policy, machines, page, store};
-use crate::event::CaseId;
-use crate::lab::Subject;
-use crate::layout::Layout;
-use crate::runner::verdict::Outcome;
+use super::{DossierError, Facts, Policy, machines, store};
 
 /// What is known about a check that has its verdict.
 #[derive(Debug)]

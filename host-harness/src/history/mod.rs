@@ -5,18 +5,16 @@
 //! `perf run` they have not seen before. Every run says what kind of host it was on; nothing here, and
 //! nothing that reads it, puts figures of unlike hosts in one row.
 //!
-//! [`change`] finds the points where a row of figures changed its level.
+//! [`results::figures::change`] finds the points where a row of figures changed its level.
 
-pub mod change;
 mod store;
-mod time;
 
 pub use store::{History, HistoryError, MOST_RUNS};
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::HostKind;
-use crate::perf::{Direction, Record};
+use results::figures::HostKind;
+use results::figures::{Direction, Record};
 
 /// One run: checks that ran, or figures that were measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,7 +75,7 @@ impl Run {
             })
         });
         Some(Run {
-            at_ms: time::seconds(&record.time)? * 1000,
+            at_ms: results::clock::seconds(&record.time)? * 1000,
             what: format!("perf {name}"),
             host: print.host.clone(),
             images: vec![ImageMark {

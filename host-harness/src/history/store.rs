@@ -208,8 +208,9 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use results::figures::HostKind;
+
     use super::*;
-    use crate::host::HostKind;
 
     fn run(at_ms: u64) -> Run {
         Run {

@@ -4,8 +4,7 @@ use agent_client::AgentError;
 use clock::Whose;
 use machine::snapshot::SnapshotError;
 use machine::{Death, MachineError};
-
-use crate::event::Part;
+use results::Part;
 
 /// Why a check's story could not be told to the end. What it means for the verdict is decided by
 /// the runner, which also knows what the kernel said.
@@ -188,8 +187,9 @@ impl From<SnapshotError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use results::Outcome;
+
     use super::*;
-    use crate::runner::verdict::Outcome;
 
     #[test]
     fn a_part_that_failed_is_named_before_what_followed_from_it() {

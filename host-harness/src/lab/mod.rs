@@ -29,12 +29,11 @@ use clock::{Clock, Whose};
 use image::{Manifest, SourceConfig};
 use machine::snapshot::Stage;
 use machine::{Accelerator, Machine};
+use results::figures::Fingerprint;
+use results::{Outcome, Part, Subject};
 
 use crate::checks::Check;
 use crate::checks::counts::Scale;
-use crate::event::Part;
-use crate::perf::Fingerprint;
-use crate::runner::verdict::Outcome;
 
 pub use boot::Boot;
 pub use disks::{Mount, SCRATCH};
@@ -48,7 +47,7 @@ pub use live::Listener;
 pub use power::CutDisk;
 pub use seed_disk::seed_disk;
 pub use setup::{BOOT_DEADLINE, Break, Setup};
-pub use subject::{Subject, place};
+pub use subject::place;
 pub use uninvited::Uninvited;
 
 /// One check's view of the world.
@@ -193,7 +192,7 @@ impl Lab {
     /// When the kernel refuses it, or nobody brought any.
     pub async fn load_subject(&self, guest: &Guest) -> Result<(), Failure> {
         match &self.instead {
-            Instead::Pending(subject) => subject.load(guest).await,
+            Instead::Pending(subject) => subject::load(subject, guest).await,
             other => Err(Failure::Ours(format!(
                 "check `{}` has no module to load ({other:?}): run it by `vexfs-images try`",
                 self.check.name
@@ -292,7 +291,7 @@ impl Lab {
 
     /// What figures of this run depend on.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.setup.host, &self.setup.image)
+        crate::perf::fingerprint(&self.setup.host, &self.setup.image)
     }
 
     /// What executes guests here.

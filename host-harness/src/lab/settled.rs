@@ -43,7 +43,7 @@ impl Lab {
                 Some(subject) => {
                     tokio::try_join!(guest.get_to_know(), guest.mark())?;
                     self.follow(&guest).await;
-                    subject.load(&guest).await?;
+                    subject::load(&subject, &guest).await?;
                     ledger::take(&guest, self.source()).await?
                 }
                 None => {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use image::{Image, KernelRecord};
 use machine::snapshot::{DEFAULT_CAP, Recipe, SETTLING, Snapshot, SnapshotError, Store, Watch};
 use machine::{ExtraDisk, Host, MachineSpec, admission};
+use results::Layout;
 
 use super::FIRST_ANSWER;
 use crate::dossier::Policy;
-use crate::layout::Layout;
 
 /// Size of the scratch disk a check makes its file system on, in MiB. Sparse on the host.
 pub(super) const SCRATCH_MIB: u64 = 512;

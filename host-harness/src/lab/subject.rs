@@ -5,39 +5,16 @@
 //! without a word in the kernel log: what it left behind would be laid at the other's door. Then the new
 //! one is put where modprobe(8) finds it, and loaded.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use image::Manifest;
 use kernel_log::{Expectations, Record, judge};
-use serde::{Deserialize, Serialize};
+use results::Subject;
 
 use super::{Failure, Guest};
 
 /// How long a module's file may take into the guest, and depmod(8) there.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A module that takes the place of the image's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
-    /// The module's name, as modprobe(8) knows it.
-    pub name: String,
-    /// Its file here.
-    pub file: PathBuf,
-    /// The same with its debug information.
-    pub debug: PathBuf,
-    /// SHA-256 of the file, in hex.
-    pub sha256: String,
-    /// Where the file goes in the guest.
-    pub place: String,
-    /// Whether other modules must be loaded for it: then modprobe(8) loads it, else the kernel is
-    /// given the file.
-    pub depends: bool,
-    /// Whether what depmod(8) wrote down about the image's module does not hold for this one.
-    pub depmod: bool,
-    /// Further files of its tree: here, in the guest, mode.
-    pub files: Vec<(PathBuf, String, u32)>,
-}
 
 /// Where an image has its module; `provision/10-module.sh` puts it there.
 pub fn place(manifest: &Manifest) -> String {
@@ -81,29 +58,29 @@ pub(super) async fn take_out(guest: &Guest, module: &str) -> Result<(), Failure>
     }
 }
 
-impl Subject {
-    /// Puts it where the image's own is, and loads it.
-    pub(super) async fn load(&self, guest: &Guest) -> Result<(), Failure> {
-        for (from, to, mode) in &self.files {
-            guest.put_with_mode(from, to, *mode).await?;
+/// Puts a module where the image's own is, and loads it.
+pub(super) async fn load(subject: &Subject, guest: &Guest) -> Result<(), Failure> {
+    for (from, to, mode) in &subject.files {
+        guest.put_with_mode(from, to, *mode).await?;
+    }
+    guest
+        .put_with_mode(&subject.file, &subject.place, 0o644)
+        .await?;
+    if subject.depmod {
+        guest.sh("depmod").await?;
+    }
+    let client = guest.client();
+    let loading = async {
+        match subject.depends {
+            true => client.load_module(&subject.name, "", PATIENCE).await,
+            false => client.load_module_file(&*subject.place, "", PATIENCE).await,
         }
-        guest.put_with_mode(&self.file, &self.place, 0o644).await?;
-        if self.depmod {
-            guest.sh("depmod").await?;
+    };
+    match guest.ask("load the module", loading).await {
+        Err(Failure::Agent { source, .. }) if source.fault_kind().is_some() => {
+            let title = format!("the kernel does not take {}: {source}", subject.name);
+            Err(Failure::check("module", title, ""))
         }
-        let client = guest.client();
-        let loading = async {
-            match self.depends {
-                true => client.load_module(&self.name, "", PATIENCE).await,
-                false => client.load_module_file(&*self.place, "", PATIENCE).await,
-            }
-        };
-        match guest.ask("load the module", loading).await {
-            Err(Failure::Agent { source, .. }) if source.fault_kind().is_some() => {
-                let title = format!("the kernel does not take {}: {source}", self.name);
-                Err(Failure::check("module", title, ""))
-            }
-            other => other,
-        }
+        other => other,
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::{CHUNK, Event, FromAgent, RequestId, codec};
 
-use super::{Direction, Metric};
+use results::figures::{Direction, Metric};
 
 /// How long one sample encodes, or decodes.
 const SAMPLE: Duration = Duration::from_millis(100);

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use image_builder::{Workshop, WorkshopRequest};
+use results::Outcome;
+use results::figures::{Direction, Metric};
 
-use super::{Direction, Metric};
 use crate::lab::{Failure, Setup};
-use crate::runner::verdict::Outcome;
 use crate::tryout::{Round, Said, Took, Tryout};
 
 /// The file that is edited, and the line after which the change goes.

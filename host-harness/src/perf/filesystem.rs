@@ -1,8 +1,10 @@
 //! How fast is the file system, beside ext4 and xfs on the same disk in the same fork?
 
+use results::figures::{Direction, Metric};
+
 use super::machines::fork;
 use super::workbench::{Disk, Done, Peer, Subject, Workbench};
-use super::{Direction, Metric, fio, vectors};
+use super::{fio, vectors};
 use crate::lab::{Failure, Guest, Setup};
 
 /// Size of the work; a round of three file systems takes about half a minute under emulation.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Direction, Metric, Percentiles};
+use results::figures::{Direction, Metric, Percentiles};
 
 /// One job: a name, how it is to be asked, and what is made of the answer.
 #[derive(Debug, Clone, Copy)]

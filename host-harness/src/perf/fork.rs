@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use machine::snapshot::{Snapshot, Timing, freeze_as_it_is};
+use results::figures::{Direction, Metric};
 
 use super::machines::{PATIENCE, logs};
-use super::{Direction, Metric};
 use crate::lab::{Failure, Guest, Setup};
 
 /// How many are asked for at once.

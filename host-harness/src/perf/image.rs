@@ -7,8 +7,8 @@ use std::time::Instant;
 use image::Image;
 use image_builder::{BuildError, BuildRequest};
 
-use super::{Direction, Metric};
-use crate::layout::Layout;
+use results::Layout;
+use results::figures::{Direction, Metric};
 
 /// What is measured of builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,12 @@
 //! Figures: how fast things are, beside their peers, and whether one is slower than another.
 //!
 //! Each question is measured in one place here, and asked from two: `cargo bench` draws criterion's
-//! curves, `vexfs-images perf run` writes a [`Record`] for reports. Figures of unlike hosts are never
-//! compared silently: every record has the [`Fingerprint`] of its host.
+//! curves, `vexfs-images perf run` writes a [`results::figures::Record`] for reports.
 
 pub mod agent;
 pub mod boot;
 pub mod codec;
 pub mod compare;
-mod difference;
 pub mod edits;
 pub mod filesystem;
 mod fingerprint;
@@ -17,23 +15,18 @@ pub mod fork;
 pub mod image;
 mod machines;
 pub mod quick;
-mod record;
-pub mod standing;
-pub mod statistics;
-mod table;
+mod ratios;
 mod vectors;
 pub mod vsock;
 mod workbench;
 
 use ::image::SourceConfig;
+use results::figures::standing;
 
 use crate::lab::{Failure, Guest};
 use workbench::{Disk, Peer, Subject, Workbench};
 
-pub use difference::difference;
-pub use fingerprint::Fingerprint;
-pub use record::{Direction, Metric, Percentiles, Record, SCHEMA, Stage, UnitTime, Waterfall};
-pub use table::table;
+pub use fingerprint::fingerprint;
 
 /// What each piece of work costs on the file system under test, as a multiple of what it costs on ext4 in
 /// the same guest: the middle of so many rounds, in which the two take turns on a disk in the
@@ -54,7 +47,7 @@ pub async fn beside_ext4(
         let ours = bench.block(&Subject::UnderTest).await?;
         let theirs = bench.block(&Subject::Peer(Peer::Ext4)).await?;
         if round > 0 {
-            all.push(standing::ratios(&ours, &theirs));
+            all.push(ratios::ratios(&ours, &theirs));
         }
     }
     bench.clear().await?;

@@ -7,13 +7,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Direction, Metric};
-use crate::checks::{self, Check, Start, Tier};
-use crate::event::{CaseResult, Event, Reporter};
+use results::figures::{Direction, Metric};
+use results::{CaseResult, Event, Outcome, Reporter, SharedReporters, Tier};
+
+use crate::checks::{self, Check, Start};
 use crate::lab::{Failure, Setup};
 use crate::report::JunitReporter;
-use crate::runner::verdict::Outcome;
-use crate::runner::{self, Manner, SharedReporters};
+use crate::runner::{self, Manner};
 
 /// Checks in one run, at least: a short list is repeated.
 const CHECKS: usize = 20;

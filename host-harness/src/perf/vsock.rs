@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use vsock_device::Settings;
 use vsock_device::driver::{CID, Machine, Port};
 
-use super::{Direction, Metric};
+use results::figures::{Direction, Metric};
 
 /// Names a vhost-device-vsock 0.3.0 to stand beside ours.
 const PEER: &str = "VEXFS_PEER_VSOCK";

@@ -2,9 +2,10 @@
 //! it, or of a peer. What each piece of work cost comes out, by the guest's clock.
 
 use image::SourceConfig;
+use results::figures::statistics;
 
 use super::fio::{self, Job};
-use super::{statistics, vectors};
+use super::vectors;
 use crate::lab::{Failure, Guest};
 
 /// Where what we bring is put in the guest.

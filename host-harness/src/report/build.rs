@@ -9,13 +9,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::Image;
-use image_builder::BuildEvent;
+use results::{BuildEvent, CaseResult, Event, Outcome, Reporter, Tally, Tier};
 use serde::Serialize;
 
-use crate::checks::{self, Tier};
-use crate::event::{CaseResult, Event, Reporter};
-use crate::runner::Tally;
-use crate::runner::verdict::Outcome;
+use crate::checks;
 
 /// The most a variant's download should weigh, in megabytes.
 pub const DOWNLOAD_MB: &[(&str, u64)] = &[
@@ -402,8 +399,9 @@ fn html_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use results::CaseId;
+
     use super::*;
-    use crate::event::CaseId;
 
     fn result(name: &str, outcome: Outcome) -> CaseResult {
         CaseResult::new(CaseId::new("minimal", Tier::Quick, name), outcome)
@@ -449,7 +447,7 @@ mod tests {
         failed[2].outcome = Outcome::fail("check", "no", "");
         assert!(!good("minimal", Tier::Quick, &failed));
         let mut flaky = results.clone();
-        flaky[2].earlier.push(crate::event::Attempt {
+        flaky[2].earlier.push(results::Attempt {
             outcome: Outcome::fail("check", "no", ""),
             transcript: String::new(),
             kernel_log: String::new(),

@@ -15,8 +15,7 @@ use junit_report::{
 };
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event as Xml};
 
-use crate::event::{Attempt, CaseResult, Event, Part, Reporter};
-use crate::runner::verdict::Outcome;
+use results::{Attempt, CaseResult, Event, Outcome, Part, Reporter};
 
 /// Writes `path` after each finished check.
 #[derive(Debug)]
@@ -286,9 +285,9 @@ fn write_properties<'a>(
 
 #[cfg(test)]
 mod tests {
+    use results::{CaseId, Tier};
+
     use super::*;
-    use crate::checks::Tier;
-    use crate::event::CaseId;
 
     fn result(check: &str, outcome: Outcome, transcript: &str) -> CaseResult {
         CaseResult {

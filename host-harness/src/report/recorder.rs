@@ -3,16 +3,12 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use image_builder::BuildEvent;
 use machine::Host;
+use results::figures::{Direction, HostKind};
+use results::{BuildEvent, CaseResult, Event, Layout, Outcome, Reporter};
 
 use super::model;
-use crate::event::{CaseResult, Event, Reporter};
 use crate::history::{Figure, History, ImageMark, Run};
-use crate::host::HostKind;
-use crate::layout::Layout;
-use crate::perf::Direction;
-use crate::runner::verdict::Outcome;
 
 /// Listens to a run, and adds it to the history when it ends. A run in which nothing ran adds nothing:
 /// its results are those of an earlier one.
@@ -28,7 +24,7 @@ pub struct Recorder {
 impl Recorder {
     /// For a run on this host.
     pub fn new(layout: &Layout, host: &Host) -> Recorder {
-        Recorder::on(layout, HostKind::of(host))
+        Recorder::on(layout, crate::host::kind_of(host))
     }
 
     fn on(layout: &Layout, host: HostKind) -> Recorder {
@@ -129,9 +125,9 @@ impl Reporter for Recorder {
 mod tests {
     use std::time::Duration;
 
+    use results::{CaseId, Tier};
+
     use super::*;
-    use crate::checks::Tier;
-    use crate::event::CaseId;
 
     fn result(check: &str, outcome: Outcome) -> Event {
         Event::CaseFinished(Box::new(CaseResult {

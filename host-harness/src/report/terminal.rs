@@ -3,12 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use image_builder::BuildEvent;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::event::{CaseResult, Event, Reporter};
-use crate::runner::verdict::Outcome;
-use crate::stored;
+use results::clock::utc;
+use results::{BuildEvent, CaseResult, Event, Outcome, Reporter};
 
 /// How many lines of a failure's detail the terminal shows; the report has all.
 const DETAIL: usize = 20;
@@ -169,7 +167,7 @@ impl Reporter for TerminalReporter {
             } => self.say(&format!(
                 "  same  {variant}: {} checks, verdict of {}",
                 results.len(),
-                stored::utc(*at)
+                utc(*at)
             )),
             Event::CaseStarted { case } => self.start(case.to_string()),
             Event::CaseFinished(result) => self.case(result),

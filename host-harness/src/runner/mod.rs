@@ -2,127 +2,19 @@
 //! lab to its verdict is in `one`; the one file that judges is [`verdict`].
 
 mod one;
+pub mod reuse;
 pub mod verdict;
 
 pub use one::{Judged, judge, lab_of, run_check, run_check_of};
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
+use results::{Attempt, CaseResult, Event, Outcome, SharedReporters, Subject};
 
 use self::one::case_id;
 use crate::checks::Check;
-use crate::event::{Attempt, CaseResult, Event, Reporter, Reporters};
-use crate::lab::{Setup, Subject};
-use crate::runner::verdict::Outcome;
-
-/// Reporters that several checks talk to at the same time.
-#[derive(Clone, Default)]
-pub struct SharedReporters(Arc<Mutex<Reporters>>);
-
-impl SharedReporters {
-    /// Reporters that will all see every event.
-    pub fn new(subscribers: Vec<Box<dyn Reporter>>) -> SharedReporters {
-        SharedReporters(Arc::new(Mutex::new(Reporters::new(subscribers))))
-    }
-
-    /// Tells everybody.
-    pub fn emit(&self, event: &Event) {
-        self.lock().emit(event);
-    }
-
-    /// One more from now on.
-    pub fn subscribe(&self, reporter: Box<dyn Reporter>) {
-        self.lock().subscribe(reporter);
-    }
-
-    /// Tells only the last subscriber, what the others have heard already.
-    pub fn catch_up(&self, event: &Event) {
-        self.lock().catch_up(event);
-    }
-
-    /// What could not be reported, each thing once.
-    pub fn failures(&self) -> Vec<String> {
-        self.lock().failures().to_vec()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Reporters> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How many checks came out how.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Passed.
-    pub passed: usize,
-    /// Failed.
-    pub failed: usize,
-    /// Skipped, each with a reason in the report.
-    pub skipped: usize,
-    /// The host could not do its part.
-    pub infrastructure: usize,
-    /// Of those that passed: only after they had not.
-    pub flaky: usize,
-}
-
-impl<'a> FromIterator<&'a CaseResult> for Tally {
-    fn from_iter<I: IntoIterator<Item = &'a CaseResult>>(results: I) -> Tally {
-        let mut tally = Tally::default();
-        for result in results {
-            tally.count(result);
-        }
-        tally
-    }
-}
-
-impl Tally {
-    fn count(&mut self, result: &CaseResult) {
-        self.flaky += usize::from(result.is_flaky());
-        match &result.outcome {
-            Outcome::Pass => self.passed += 1,
-            Outcome::Fail { .. } => self.failed += 1,
-            Outcome::Skip { .. } => self.skipped += 1,
-            Outcome::Infrastructure { .. } => self.infrastructure += 1,
-        }
-    }
-
-    /// 0 when nothing went wrong, 1 when a check failed, 75 when only the host did.
-    pub fn exit_code(&self) -> u8 {
-        match (self.failed, self.infrastructure) {
-            (0, 0) => 0,
-            (0, _) => Outcome::EXIT_INFRASTRUCTURE,
-            _ => 1,
-        }
-    }
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-        self.infrastructure += other.infrastructure;
-        self.flaky += other.flaky;
-    }
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )?;
-        if self.flaky > 0 {
-            write!(f, ", {} FLAKY: passed only when tried again", self.flaky)?;
-        }
-        match self.infrastructure {
-            0 => Ok(()),
-            n => write!(f, ", {n} could not run (infrastructure)"),
-        }
-    }
-}
+use crate::lab::Setup;
 
 /// How many checks to run at once: emulation keeps about one host processor busy per machine.
 pub fn jobs() -> usize {
@@ -206,39 +98,12 @@ async fn again(retries: u32, mut attempt: impl AsyncFnMut() -> CaseResult) -> Ca
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::event::CaseId;
+    use results::{CaseId, Tier};
 
-    #[test]
-    fn exit_codes_tell_apart_failure_and_infrastructure() {
-        let tally = |failed, infrastructure| Tally {
-            failed,
-            infrastructure,
-            ..Tally::default()
-        };
-        assert_eq!(tally(0, 0).exit_code(), 0);
-        assert_eq!(tally(0, 2).exit_code(), 75);
-        assert_eq!(tally(1, 2).exit_code(), 1);
-        assert_eq!(
-            tally(0, 1).to_string(),
-            "0 passed, 0 failed, 0 skipped, 1 could not run (infrastructure)"
-        );
-        let flaky = Tally {
-            passed: 3,
-            flaky: 1,
-            ..Tally::default()
-        };
-        assert_eq!(
-            flaky.to_string(),
-            "3 passed, 0 failed, 0 skipped, 1 FLAKY: passed only when tried again"
-        );
-    }
+    use super::*;
 
     fn result(outcome: Outcome) -> CaseResult {
-        CaseResult::new(
-            CaseId::new("minimal", crate::checks::Tier::Quick, "x"),
-            outcome,
-        )
+        CaseResult::new(CaseId::new("minimal", Tier::Quick, "x"), outcome)
     }
 
     /// Runs `again` on these outcomes, one a try.

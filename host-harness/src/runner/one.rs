@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use clock::{HOST_TROUBLE, Tries, Whose, timeout_by, waited};
 use kernel_log::Finding;
+use results::Subject;
+use results::dossier::Broken;
+use results::{Attempt, CaseId, CaseResult, Outcome, Part};
 
-use super::verdict::{self, Outcome};
+use super::verdict;
 use crate::checks::{Check, SMOKE, Start};
-use crate::dossier::{self, Broken, DossierError};
-use crate::event::{Attempt, CaseId, CaseResult, Part};
-use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent, Subject};
+use crate::dossier::{self, DossierError};
+use crate::lab::{Break, Evidence, Failure, Lab, LastWords, Remains, Setup, Spent};
 
 /// What a check on an image is called in reports.
 pub(super) fn case_id(setup: &Setup, check: &Check) -> CaseId {

@@ -2,37 +2,10 @@
 
 use kernel_log::taint::Taint;
 use kernel_log::{Finding, Severity};
-use serde::{Deserialize, Serialize};
+use results::Outcome;
 
 use crate::lab::{End, Evidence, Failure, Leak};
 use clock::Whose;
-
-/// What became of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
-    /// It holds, and nothing spoke against it.
-    Pass,
-    /// It does not hold, or the kernel misbehaved beside it.
-    Fail {
-        /// What sort of failure: a finding's kind, `check`, `deadline`, `leak` or `ended`.
-        kind: String,
-        /// One line.
-        title: String,
-        /// Everything else that is known, as text.
-        detail: String,
-    },
-    /// It was not done.
-    Skip {
-        /// Why; never empty.
-        reason: String,
-    },
-    /// The harness or its host could not do it: says nothing about the image.
-    Infrastructure {
-        /// What was missing or broke.
-        what: String,
-    },
-}
 
 /// What a check says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,70 +22,6 @@ pub enum Own {
     Skipped(String),
     /// The harness could not ask.
     Infrastructure(String),
-}
-
-impl Outcome {
-    /// Exit code of the harness when all passed or was skipped with a reason.
-    pub const EXIT_OK: u8 = 0;
-    /// Exit code when a check failed, whatever else happened.
-    pub const EXIT_FAIL: u8 = 1;
-    /// Exit code when no check failed but one could not be judged: `EX_TEMPFAIL` of sysexits(3), so that a
-    /// CI job may try again.
-    pub const EXIT_INFRASTRUCTURE: u8 = 75;
-
-    /// A failure.
-    pub fn fail(
-        kind: impl Into<String>,
-        title: impl Into<String>,
-        detail: impl Into<String>,
-    ) -> Outcome {
-        Outcome::Fail {
-            kind: kind.into(),
-            title: title.into(),
-            detail: detail.into(),
-        }
-    }
-
-    /// Whether it leaves a run green.
-    pub fn is_ok(&self) -> bool {
-        matches!(self, Outcome::Pass | Outcome::Skip { .. })
-    }
-
-    /// Kind, title and detail for a report. A pass has none of them, a skip only its reason as title.
-    pub fn failure(&self) -> (&str, &str, &str) {
-        match self {
-            Outcome::Pass => ("pass", "", ""),
-            Outcome::Fail {
-                kind,
-                title,
-                detail,
-            } => (kind, title, detail),
-            Outcome::Skip { reason } => ("skip", reason, ""),
-            Outcome::Infrastructure { what } => ("infrastructure", what, ""),
-        }
-    }
-
-    /// The exit code of this one.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Outcome::Pass | Outcome::Skip { .. } => Outcome::EXIT_OK,
-            Outcome::Fail { .. } => Outcome::EXIT_FAIL,
-            Outcome::Infrastructure { .. } => Outcome::EXIT_INFRASTRUCTURE,
-        }
-    }
-
-    /// The exit code of a whole run. A failure counts for more than trouble of the host, and a run in
-    /// which nothing was checked is not a green one.
-    pub fn exit_code_of_run<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> u8 {
-        let codes: Vec<u8> = outcomes.into_iter().map(Outcome::exit_code).collect();
-        let worst = [Outcome::EXIT_FAIL, Outcome::EXIT_INFRASTRUCTURE];
-        let found = worst.into_iter().find(|code| codes.contains(code));
-        found.unwrap_or(if codes.is_empty() {
-            Outcome::EXIT_INFRASTRUCTURE
-        } else {
-            Outcome::EXIT_OK
-        })
-    }
 }
 
 /// One outcome of the check's own word and everything that is known besides.
@@ -450,16 +359,5 @@ mod tests {
                 what: "no memory".into()
             }
         );
-    }
-
-    #[test]
-    fn exit_codes_differ() {
-        let infra = Outcome::Infrastructure { what: "x".into() };
-        let fail = Outcome::fail("check", "x", "");
-        let skip = Outcome::Skip { reason: "x".into() };
-        assert_eq!(Outcome::exit_code_of_run([&Outcome::Pass, &skip]), 0);
-        assert_eq!(Outcome::exit_code_of_run([&Outcome::Pass, &infra]), 75);
-        assert_eq!(Outcome::exit_code_of_run([&infra, &fail]), 1);
-        assert_eq!(Outcome::exit_code_of_run([]), 75);
     }
 }

@@ -25,16 +25,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clock::Tries;
 use image::{SigningState, SourceConfig};
-use image_builder::{BuildError, BuildEvent, Product, Workshop};
+use image_builder::{BuildError, Product, Workshop};
+use results::{BuildEvent, CaseResult, Outcome, SharedReporters, Subject};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::checks::{Check, SMOKE};
-use crate::event::CaseResult;
-use crate::lab::{Lab, Listener, Setup, Subject, place};
-use crate::runner::verdict::Outcome;
-use crate::runner::{self, Judged, Manner, SharedReporters};
+use crate::lab::{Lab, Listener, Setup, place};
+use crate::runner::{self, Judged, Manner};
 
 /// How many log folders of waiting forks there are, at most: a day of edits needs no more.
 const LOG_FOLDERS: usize = 8;
@@ -364,7 +363,7 @@ impl Tryout {
         match tried {
             Some(tried) if tried.identity == identity => Some(format!(
                 "{changed} since the last try ({}), whose verdict was: {}",
-                crate::stored::utc(tried.at),
+                results::clock::utc(tried.at),
                 tried.verdict
             )),
             Some(_) => None,

@@ -5,7 +5,7 @@ use std::path::Path;
 use kernel_log::Finding;
 use kernel_log::symbolize::annotate;
 
-use crate::lab::Subject;
+use results::Subject;
 
 /// The mark by which [`annotate`] puts a source line below a line of the report.
 const MARK: &str = "^ ";

@@ -1,7 +1,9 @@
 //! Which checks matter for a module.
 
+use results::Tier;
+
 use crate::checks::filter::{self, Filter};
-use crate::checks::{Check, REGISTRY, Start, Tier};
+use crate::checks::{Check, REGISTRY, Start};
 
 /// Quick checks that look at the image and its way in, and find the same whatever its module does. A
 /// check that is not named here is asked.

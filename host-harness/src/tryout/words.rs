@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use image_builder::{BuildError, Product};
 
-use crate::event::CaseResult;
-use crate::lab::Subject;
-use crate::runner::verdict::Outcome;
+use results::{CaseResult, Outcome, Subject};
 
 /// What happens in a round, as it happens.
 #[derive(Debug, Clone)]

@@ -22,6 +22,7 @@ pub const TESTS: &[Row] = &[
     ("unknown_check", unknown_check),
     ("check_of_a_dearer_tier", check_of_a_dearer_tier),
     ("mistake_in_a_filter", mistake_in_a_filter),
+    ("nothing_asked", nothing_asked),
     ("image_that_does_not_boot", image_that_does_not_boot),
     ("damaged_image", damaged_image),
     ("exit_code_of_the_guest", exit_code_of_the_guest),
@@ -203,6 +204,17 @@ fn mistake_in_a_filter() -> Result<(), Failed> {
         expect(command, 2, &["at character 17, before `tset(", "test(…)"])?;
     }
     Ok(())
+}
+
+/// A check about images of another variant: that nothing was asked is no pass.
+fn nothing_asked() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let elsewhere = dir.path().join("out");
+    let image = disguise(&elsewhere, &[0; 1 << 20])?;
+    let mut command = vexfs_images(&["validate", "--check", "module_signing"]);
+    command.arg(&image).arg("--output-dir").arg(&elsewhere);
+    command.env("VEXFS_CACHE", out().join("cache"));
+    expect(command, 3, &["0 passed, 0 failed, 0 skipped"]).map(drop)
 }
 
 /// The image with an empty disk: the firmware finds nothing to boot and says so on the console.

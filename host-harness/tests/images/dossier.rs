@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use host_harness::checks::{self, Check, Start, Telling, Tier};
-use host_harness::dossier::{Facts, Left, Policy, files};
-use host_harness::event::CaseResult;
+use host_harness::checks::{self, Check, Start, Telling};
+use host_harness::dossier::{Facts, Policy};
 use host_harness::lab::Pace;
 use host_harness::lab::{Break, Failure, Lab};
 use libtest_mimic::Failed;
+use results::dossier::{Left, files};
+use results::{CaseResult, Tier};
 
 /// A named test.
 type Row = (&'static str, fn() -> Result<(), Failed>);

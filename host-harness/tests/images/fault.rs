@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use host_harness::checks::{self, Check};
 use host_harness::dossier::Policy;
-use host_harness::event::CaseResult;
 use host_harness::lab::Break;
 use host_harness::runner;
 use image_builder::FaultsRequest;
 use kernel_log::{Expected, Matcher};
 use libtest_mimic::Failed;
+use results::CaseResult;
 use serde_json::{Value, json};
 
 use super::gallery::{Gallery, Seconds};

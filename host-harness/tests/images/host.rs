@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use clock::HOST_TROUBLE;
 use host_harness::checks::{self, Check, Start};
 use host_harness::dossier::Policy;
-use host_harness::event::CaseResult;
 use host_harness::lab::{Boot, Failure, Lab};
 use host_harness::runner;
-use host_harness::runner::verdict::Outcome;
 use libtest_mimic::Failed;
 use machine::snapshot::{Stage, Watch};
+use results::{CaseResult, Outcome};
 use serde_json::{Value, json};
 
 use super::gallery::Gallery;

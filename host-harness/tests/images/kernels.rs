@@ -8,14 +8,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use host_harness::checks;
-use host_harness::event::CaseResult;
 use host_harness::lab::Setup;
-use host_harness::layout::Layout;
 use host_harness::runner;
 use image::SigningState;
 use image_builder::{BuildRequest, FaultsRequest, KernelChoice, ModuleSigning};
 use libtest_mimic::Failed;
 use machine::{Host, HostRequest};
+use results::{CaseResult, Layout};
 
 use super::fault::Fault;
 use super::{block_on, layout, setup_of, show};

@@ -13,15 +13,13 @@ use std::sync::Arc;
 
 use host_harness::checks::{self, Check};
 use host_harness::dossier::Policy;
-use host_harness::event::CaseResult;
 use host_harness::lab::{Break, Setup};
-use host_harness::layout::Layout;
 use host_harness::runner;
-use host_harness::runner::verdict::Outcome;
 use image::{Image, SigningRecord, SourceConfig};
 use image_builder::{BuildRequest, ToolsRequest};
 use libtest_mimic::{Arguments, Failed, Trial};
 use machine::{Host, HostRequest};
+use results::{CaseResult, Layout, Outcome};
 
 /// The variant that is built when no image exists.
 const DEFAULT: &str = "minimal";

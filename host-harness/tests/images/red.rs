@@ -4,11 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use host_harness::checks;
 use host_harness::dossier::Policy;
-use host_harness::event::{CaseResult, Event, Reporter};
 use host_harness::lab::Break;
-use host_harness::runner::verdict::Outcome;
-use host_harness::runner::{self, Manner, SharedReporters};
+use host_harness::runner::{self, Manner};
 use libtest_mimic::Failed;
+use results::{CaseResult, Event, Outcome, Reporter, SharedReporters};
 
 /// One thing broken on purpose.
 pub struct Red {

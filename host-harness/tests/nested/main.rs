@@ -10,10 +10,10 @@ mod inner;
 use std::time::Duration;
 
 use host_harness::lab::{BOOT_DEADLINE, Guest};
-use host_harness::layout::Layout;
 use image::Image;
 use libtest_mimic::{Arguments, Failed, Trial};
 use machine::{DiskContent, DiskFormat, ExtraDisk, Host, HostRequest, Machine, MachineSpec};
+use results::Layout;
 
 /// Argument that makes this program the harness inside the guest.
 const INNER: &str = "__inner";

@@ -7,10 +7,10 @@ use tokio::sync::Mutex;
 
 use anyhow::{Context, bail};
 use host_harness::checks::{self, Check, Start};
-use host_harness::runner::verdict::Outcome;
 use host_harness::tryout::bisect::{Answer, Verdict, search, steps};
 use host_harness::tryout::history::{Commit, HistoryError, Repository};
 use host_harness::tryout::{Asked, Said, Tryout, TryoutError};
+use results::Outcome;
 
 use crate::options::{self, Checks, Dossiers, Machines, Place, Testbed, Tree, Usage};
 use crate::tryout as loops;

@@ -5,15 +5,11 @@ use std::time::Instant;
 
 use clap::builder::PossibleValuesParser;
 use futures_util::StreamExt;
-use host_harness::event::Event;
-use host_harness::layout::Layout;
 use host_harness::report::{Recorder, TerminalReporter};
-use host_harness::runner::SharedReporters;
 use image::{Format, Image};
-use image_builder::{
-    BuildError, BuildEvent, BuildRequest, KernelChoice, ModuleSigning, SourceChecks,
-};
+use image_builder::{BuildError, BuildRequest, KernelChoice, ModuleSigning, SourceChecks};
 use machine::Host;
+use results::{BuildEvent, Event, Layout, SharedReporters};
 
 use crate::options::{Machines, Place, Telling, Usage};
 use crate::validate::{self, Again};

@@ -3,14 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use host_harness::checks::Tier;
-use host_harness::event::Event;
-use host_harness::layout::Layout;
 use host_harness::report::build::{BuildLog, BuildReport};
 use host_harness::report::{Recorder, TerminalReporter};
-use host_harness::runner::SharedReporters;
 use image::Image;
 use machine::Host;
+use results::{Event, Layout, SharedReporters, Tier};
 
 use crate::delivery::{self, Delivery};
 use crate::options::{self, Machines, Place};

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use host_harness::layout::Layout;
 use host_harness::report::build::{BuildLog, BuildReport, ImageRow};
-use host_harness::stored;
 use image::Image;
 use keeper::lease::Lease;
 use publisher::{Content, Destination, ImageFiles, Options, Tally};
+use results::Layout;
+use results::clock::utc;
 
 use crate::validate::Which;
 
@@ -126,7 +126,7 @@ impl Delivery {
             not_built: report.not_built.clone(),
             reports: reports.filter(|path| path.exists()).collect(),
             dossiers: dossiers.filter(|(_, dossier)| dossier.is_dir()).collect(),
-            made: stored::utc(now),
+            made: utc(now),
         };
         let (dir, log) = (layout.bundle(), program_log(layout)?);
         let index = publisher::bundle(&content, &dir, &log).await?;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use host_harness::layout::Layout;
 use image::inspect::{Tree, diff};
+use results::Layout;
 
 use crate::options::{self, Place};
 

@@ -1,7 +1,7 @@
 //! What the program's exit codes mean, as data: `docs/exit-codes.md` and `--help` are made of it.
 
-use host_harness::runner::verdict::Outcome;
 use image_builder::Fault;
+use results::Outcome;
 
 use crate::tryout::NOTHING_TESTED;
 
@@ -43,7 +43,7 @@ pub fn all() -> [ExitCode; 8] {
         row(
             NOTHING_TESTED,
             "nothing",
-            "`try` had nothing to test, which is no pass",
+            "nothing was asked, or everything was skipped; `try` had nothing to test: that is no pass",
         ),
         row(
             Fault::Ours.exit_code(),

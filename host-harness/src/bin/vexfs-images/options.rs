@@ -10,7 +10,6 @@ use clock::{Tries, Whose};
 use host_harness::checks::filter::{self, Filter};
 use host_harness::dossier::{DossierError, Keep};
 use host_harness::lab::{BOOT_DEADLINE, Failure, Guest};
-use host_harness::layout::Layout;
 use host_harness::tryout::TryoutError;
 use image::{Image, ImageError};
 use image_builder::{BuildError, Fault};
@@ -18,6 +17,7 @@ use machine::snapshot::SnapshotError;
 use machine::{
     Firmware, Host, HostRequest, Machine, MachineError, MachineSpec, VsockBackend, accel,
 };
+use results::Layout;
 
 /// The most a single request of an interactive command may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -254,7 +254,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
     let bad_input = error.chain().any(|cause| {
         cause.is::<Usage>()
-            || matches!(cause.downcast_ref(), Some(DossierError::Unusable { .. }))
+            || matches!(cause.downcast_ref(), Some(DossierError::Unusable(_)))
             || matches!(
                 cause.downcast_ref(),
                 Some(TryoutError::Unfit { .. } | TryoutError::Signed { .. })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agent_client::ExecSpec;
 use host_harness::dossier::Dossier;
 use host_harness::lab::Guest;
-use host_harness::layout::Layout;
+use results::Layout;
 
 use crate::options::{Left, Limit, REQUEST_DEADLINE, Usage};
 use crate::{exec, shell};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use host_harness::layout::Layout;
 use host_harness::report::{html, kcidb, markdown, merge, model, publish};
+use results::Layout;
 
 use crate::options::{Place, Usage};
 

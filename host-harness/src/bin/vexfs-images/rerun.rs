@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host_harness::checks;
-use host_harness::dossier::{Broken, Dossier, Facts, Policy};
-use host_harness::event::Event;
+use host_harness::dossier::{Dossier, Facts, Policy};
 use host_harness::lab::{Break, Setup};
-use host_harness::layout::Layout;
 use host_harness::report::TerminalReporter;
-use host_harness::runner::{self, SharedReporters};
+use host_harness::runner;
 use machine::{Accelerator, Host, HostRequest, accel};
+use results::dossier::Broken;
+use results::{Event, Layout, SharedReporters, Tally};
 
 use crate::options::{Left, Telling, Usage};
 
@@ -42,7 +42,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     }
     let mut setup = Setup {
         boot_deadline: Duration::from_secs_f64(facts.boot_deadline_s.clamp(1.0, 3600.0)),
-        second_kernel: facts.machines.iter().any(|m| m.spec.second_kernel),
+        second_kernel: facts.machines.iter().any(|m| m.made.spec.second_kernel),
         breaks: facts.breaks.iter().map(broken).collect(),
         dossiers: Policy::from_env().map_err(Usage)?,
         seed: Some(facts.seed),
@@ -88,7 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             }
         );
     }
-    Ok(results.iter().collect::<runner::Tally>().exit_code())
+    Ok(results.iter().collect::<Tally>().exit_code())
 }
 
 /// The accelerator and vsock backend of then: a machine of another make would prove nothing.
@@ -96,11 +96,11 @@ fn same_machine(facts: &Facts) -> HostRequest {
     match facts.machines.first() {
         None => HostRequest::default(),
         Some(machine) => HostRequest {
-            accel: match machine.spec.accelerator {
+            accel: match machine.made.spec.accelerator {
                 Accelerator::Kvm => accel::Request::Kvm,
                 Accelerator::Tcg => accel::Request::Tcg,
             },
-            vsock: machine.spec.vsock,
+            vsock: machine.made.spec.vsock,
         },
     }
 }

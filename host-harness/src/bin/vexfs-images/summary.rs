@@ -5,13 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use host_harness::event::{CaseResult, Event, Reporter};
-use host_harness::layout::Layout;
-use host_harness::runner::verdict::Outcome;
-use host_harness::stored;
 use image::Image;
-use image_builder::BuildEvent;
 use machine::Host;
+use results::clock::utc;
+use results::{BuildEvent, CaseResult, Event, Layout, Outcome, Reporter};
 
 use crate::validate::Which;
 
@@ -127,7 +124,7 @@ impl Summary {
                     0 => String::new(),
                     n => format!(
                         "; {n} of them on {}, and nothing has changed since",
-                        stored::utc(seen.stored_at)
+                        utc(seen.stored_at)
                     ),
                 },
             ),

@@ -7,21 +7,20 @@ use std::time::{Duration, Instant};
 use host_harness::checks::{Check, SMOKE};
 use host_harness::dossier::Policy;
 use host_harness::lab::Setup;
-use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, TerminalReporter};
-use host_harness::runner::verdict::Outcome;
-use host_harness::runner::{self, Manner, SharedReporters, Tally};
+use host_harness::runner::{self, Manner};
 use host_harness::tryout::{self, Round, Said, Saves, Took, Tryout, Voice};
 use image::Image;
 use image_builder::{ToolsRequest, Workshop, WorkshopRequest};
 use machine::Host;
+use results::{Layout, Outcome, SharedReporters, Tally};
 
 use crate::options::{
     self, Checks, Dossiers, Jobs, Machines, Place, Telling, Testbed, Tree, Usage,
 };
 
 /// Exit code when the module is one that is known already: nothing was tested, and that is no pass.
-pub const NOTHING_TESTED: u8 = 3;
+pub const NOTHING_TESTED: u8 = Outcome::EXIT_NOTHING;
 
 /// A fork waits for the next save no longer than this: it takes one of the places for machines that
 /// this host has.
@@ -219,16 +218,18 @@ async fn round(
         },
         begin.elapsed().as_secs_f64()
     );
-    Done::with(tally.exit_code())
+    let mut all = smoke;
+    all += tally;
+    Done::with(all.exit_code())
 }
 
 /// Those who hear of the checks after the smoke story; JUnit has that one too.
-fn reporters(args: &Args, smoke: &host_harness::event::CaseResult) -> SharedReporters {
+fn reporters(args: &Args, smoke: &results::CaseResult) -> SharedReporters {
     let terminal = TerminalReporter::new(args.telling.verbose, false);
     let reporters = SharedReporters::new(Vec::new());
     if let Some(junit) = &args.junit {
         reporters.subscribe(Box::new(JunitReporter::new(junit)));
-        let event = host_harness::event::Event::CaseFinished(Box::new(smoke.clone()));
+        let event = results::Event::CaseFinished(Box::new(smoke.clone()));
         reporters.emit(&event);
     }
     reporters.subscribe(Box::new(terminal));

@@ -6,17 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use host_harness::checks::{self, Check, Tier};
+use host_harness::checks;
+use host_harness::checks::Check;
 use host_harness::dossier::{Keep, Policy};
-use host_harness::event::Event;
 use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
-use host_harness::layout::Layout;
 use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
-use host_harness::runner::{self, SharedReporters};
-use host_harness::stored::{self, Basis};
+use host_harness::runner::{self, reuse};
 use image::Image;
-use image_builder::{BuildEvent, ToolsRequest};
+use image_builder::ToolsRequest;
 use machine::Host;
+use results::{BuildEvent, Event, Layout, SharedReporters, Tally, Tier, stored};
 
 use crate::options::{self, Checks, Dossiers, Jobs, Machines, Place, Telling, Usage, WhichKernel};
 
@@ -224,9 +223,9 @@ pub async fn judge(
         jobs: which.jobs.parallel.unwrap_or_else(runner::jobs),
         retries: which.retries,
     };
-    let harness = stored::harness_digest(&layout.cache).context("cannot read this program")?;
+    let harness = reuse::harness_digest(&layout.cache).context("cannot read this program")?;
     let dossiers = which.dossiers()?;
-    let mut tally = runner::Tally::default();
+    let mut tally = Tally::default();
     for image in images {
         let dir = image.dir.clone();
         let variant = image.manifest.variant.clone();
@@ -246,10 +245,11 @@ pub async fn judge(
         };
         let about = selected.iter().filter(|check| check.is_about(&variant));
         let about: Vec<&'static Check> = about.copied().collect();
-        let basis = Basis::of(&setup, &harness);
+        let basis = reuse::basis(&setup, &harness);
+        let names: Vec<&str> = about.iter().map(|check| check.name).collect();
         let why = match again {
             Again::Always => "asked for".to_owned(),
-            Again::IfChanged => match stored::find(&dir, &basis, &about) {
+            Again::IfChanged => match stored::find(&dir, &basis, &names) {
                 Ok((at, results)) => {
                     tally += results.iter().collect();
                     reporters.emit(&Event::VerdictStored {

@@ -2,9 +2,9 @@
 //! must find and mend.
 
 use kernel_log::{Expected, Matcher};
+use results::Outcome;
 
 use crate::lab::{Failure, Guest, Lab, SCRATCH};
-use crate::runner::verdict::Outcome;
 
 /// Size of the file systems that are damaged: small, because each is written anew.
 const SIZE: &str = "8M";

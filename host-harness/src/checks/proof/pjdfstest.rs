@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::runner::verdict::Outcome;
+use results::Outcome;
 
 /// What became of one of its cases.
 #[derive(Debug, Clone, PartialEq, Eq)]

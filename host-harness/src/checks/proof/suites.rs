@@ -1,9 +1,10 @@
 //! Public test suites from the Rust crate registry: pjdfstest, on ours and on ext4 in the same guest, and
 //! fsx.
 
+use results::Outcome;
+
 use super::pjdfstest::{allowed, cases, compare};
 use crate::lab::{Failure, Lab};
-use crate::runner::verdict::Outcome;
 
 /// What pjdfstest is told: everything that ext4 has, and two users whose groups are their own.
 const PJDFSTEST: &str = "\

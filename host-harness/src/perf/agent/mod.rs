@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::machines::{PATIENCE, logs};
-use super::{Direction, Metric};
 use crate::lab::{Failure, Guest, Setup};
 
 use agent_client::ExecSpec;
 use machine::{Machine, MachineSpec, Network, admission};
 use qemu_ga::QemuGa;
+use results::figures::{Direction, Metric};
 use ssh::Ssh;
 
 /// What is streamed and transferred, in bytes. QEMU's agent gets less: it keeps all output in memory,

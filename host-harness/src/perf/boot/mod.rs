@@ -5,11 +5,10 @@ mod times;
 use std::sync::Arc;
 use std::time::Duration;
 
-use machine::{DirectKernel, Firmware, Machine, MachineSpec, admission};
-
 use super::machines::logs;
-use super::{Direction, Metric, Waterfall};
 use crate::lab::{BOOT_DEADLINE, Failure, Guest, Setup};
+use machine::{DirectKernel, Firmware, Machine, MachineSpec, admission};
+use results::figures::{Direction, Metric, Waterfall};
 
 /// A way to boot.
 #[derive(Debug, Clone, PartialEq, Eq)]

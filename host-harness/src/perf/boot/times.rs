@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use agent_protocol::message::KmsgRecord;
 use machine::Line;
-
-use crate::perf::{Stage, UnitTime};
+use results::figures::{Stage, UnitTime};
 
 /// What the console says when firmware hands over to the disk's loader: SeaBIOS, OVMF, GRUB itself.
 const LOADER_BEGINS: &[&str] = &[

@@ -3,14 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use results::figures::statistics::{self, Interval, Verdict};
+use results::figures::{Direction, Fingerprint, Metric, Record};
+use results::{CaseId, CaseResult, Outcome, Part, Tier};
 use serde::{Deserialize, Serialize};
 
 use super::{Pairs, Taken, Thresholds};
-use crate::checks::Tier;
-use crate::event::{CaseId, CaseResult, Part};
-use crate::perf::statistics::{self, Interval, Verdict};
-use crate::perf::{Direction, Fingerprint, Metric, Record};
-use crate::runner::verdict::Outcome;
 
 /// The seed of the bootstrap: the same pairs are judged the same.
 const SEED: u64 = 0x5EED;
@@ -214,6 +212,8 @@ impl fmt::Display for Comparison {
 
 #[cfg(test)]
 mod tests {
+    use results::figures::HostKind;
+
     use super::*;
 
     fn comparison(shifts: &[(&str, f64)], pairs: usize) -> Comparison {
@@ -280,7 +280,12 @@ mod tests {
     #[test]
     fn what_was_measured_is_kept_pair_by_pair() {
         let all = comparison(&[("fio/create", 1.1)], 5);
-        let here = crate::perf::fingerprint::tests::somewhere();
+        let here = Fingerprint {
+            host: HostKind::default(),
+            guest_kernel: "6.1.0".into(),
+            image_sha256: "00".into(),
+            variant: "minimal".into(),
+        };
         let record = all.record(here.clone());
         let [new, old] = &record.metrics[..] else {
             panic!("{record:?}");

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::perf::Direction;
-use crate::perf::statistics::FEWEST_PAIRS;
+use results::figures::Direction;
+use results::figures::statistics::FEWEST_PAIRS;
 
 /// The table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

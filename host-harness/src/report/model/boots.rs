@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::perf::Record;
+use results::figures::Record;
 
 /// One boot.
 #[derive(Debug, Clone, Serialize)]

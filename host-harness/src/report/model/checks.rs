@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use results::dossier::{Left, files};
+use results::{CaseResult, Outcome, Part, Tier};
 use serde::Serialize;
 
 use super::{Fact, Link, rfc3339, word};
-use crate::checks::{self, Tier};
-use crate::dossier::{Facts, Left, files};
-use crate::event::{CaseResult, Part};
+use crate::checks;
+use crate::dossier::Facts;
 use crate::history::Run;
-use crate::runner::verdict::Outcome;
 
 /// How many earlier outcomes of a check are shown.
 const RECENT: usize = 20;

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use results::dossier::files;
+use results::stored;
+use results::stored::Verdict;
+use results::{CaseResult, Layout, Outcome};
+
 use super::checks::{Kept, cell, of_dossier, of_verdict, rows};
 use super::logs::{self, levels};
 use super::{Fact, Failure, Log, Model, SCHEMA, Tally, boots, images, rfc3339, speed, trends};
-use crate::dossier::{Facts, files};
-use crate::event::CaseResult;
+use crate::dossier::Facts;
 use crate::history::{History, HistoryError, Run};
-use crate::layout::Layout;
-use crate::runner::verdict::Outcome;
-use crate::stored::{self, Verdict};
 
 /// Everything under `out/` that a report in the folder `from` tells. What is missing is a note in it.
 ///
@@ -117,7 +118,7 @@ struct Told {
     tally: Tally,
     /// The latest, with its time.
     host: (u64, Vec<Fact>),
-    cells: Vec<(crate::checks::Tier, String, super::Cell)>,
+    cells: Vec<(results::Tier, String, super::Cell)>,
     failures: Vec<Failure>,
     boots: Vec<super::Boot>,
     logs: Vec<Log>,

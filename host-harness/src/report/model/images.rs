@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use image::Manifest;
 use image::inspect::{Kind, Tree};
+use results::Layout;
 use serde::Serialize;
 
 use super::{Fact, Link};
 use crate::history::{History, Run};
-use crate::layout::Layout;
 
 /// Paths that no package of the distribution brought: ours, and what was made while building.
 pub const NO_PACKAGE: &str = "(no package)";

@@ -23,7 +23,7 @@ pub use trends::{Change, Moment, Series, Trends};
 
 use serde::Serialize;
 
-use crate::runner::verdict::Outcome;
+use results::Outcome;
 
 /// The version of the JSON form.
 pub const SCHEMA: u32 = 1;
@@ -107,7 +107,7 @@ pub fn word(outcome: &Outcome) -> &'static str {
 
 /// `2026-01-31T12:00:00Z` of seconds since the epoch.
 pub fn rfc3339(seconds: u64) -> String {
-    crate::stored::utc(seconds)
+    results::clock::utc(seconds)
         .replacen(' ', "T", 1)
         .replace(" UTC", "Z")
 }

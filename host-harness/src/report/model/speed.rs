@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::host::HostKind;
-use crate::perf::statistics::median;
-use crate::perf::{Direction, Metric, Record, SCHEMA};
+use results::figures::HostKind;
+use results::figures::statistics::median;
+use results::figures::{Direction, Metric, Record, SCHEMA};
 
 /// What was measured on one kind of host.
 #[derive(Debug, Clone, Serialize)]

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use results::figures::Direction;
+use results::figures::HostKind;
+use results::figures::change::points;
+use results::figures::statistics::median;
 use serde::Serialize;
 
 use super::rfc3339;
-use crate::history::change::points;
 use crate::history::{Figure, Run};
-use crate::host::HostKind;
-use crate::perf::Direction;
-use crate::perf::statistics::median;
 
 /// The most moments of a series that are shown.
 const MOST: usize = 200;

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use host_harness::checks;
-use host_harness::dossier::{Facts, ImageFacts, Told, files};
-use host_harness::event::{Attempt, CaseId, CaseResult, Part};
+use host_harness::dossier::Facts;
 use host_harness::history::{Figure, History, ImageMark, Run};
-use host_harness::host::HostKind;
-use host_harness::perf::Direction;
-use host_harness::runner::verdict::Outcome;
-use host_harness::stored::{self, Basis};
 use libtest_mimic::Failed;
+use results::Outcome;
+use results::dossier::{ImageFacts, Told, files};
+use results::figures::Direction;
+use results::figures::HostKind;
+use results::stored;
+use results::stored::Basis;
+use results::{Attempt, CaseId, CaseResult, Part};
 use serde_json::json;
 
 /// What a guest would say to become part of the page.
@@ -181,7 +183,7 @@ impl Out {
             fs::create_dir_all(&dir)?;
             let facts = Facts {
                 subject: None,
-                format: host_harness::dossier::FORMAT,
+                format: results::dossier::FORMAT,
                 case: format!("minimal::quick::{check}"),
                 variant: "minimal".into(),
                 check: check.into(),

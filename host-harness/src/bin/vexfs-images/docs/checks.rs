@@ -1,6 +1,7 @@
 //! `docs/checks.md`
 
-use host_harness::checks::{Check, REGISTRY, SMOKE, Start, Tier};
+use host_harness::checks::{Check, REGISTRY, SMOKE, Start};
+use results::Tier;
 
 #[test]
 fn the_page_says_what_the_registry_says() {

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use host_harness::event::{Event, Reporter};
-use host_harness::layout::Layout;
-use host_harness::perf::Fingerprint;
 use host_harness::perf::compare::{self, Comparison, Side, Thresholds};
-use host_harness::perf::statistics::Verdict;
+use host_harness::perf::fingerprint;
 use host_harness::report::JunitReporter;
 use image::Image;
 use image_builder::{Workshop, WorkshopRequest};
 use machine::Host;
+use results::figures::statistics::Verdict;
+use results::{Event, Layout, Reporter};
 
 use super::{setup, short};
 use crate::options::{self, Machines, Place, Testbed, Usage};
@@ -62,7 +61,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         .unwrap_or_else(|| layout.reports().join("perf-compare.xml"));
     let facts = host.facts();
     let mut reporter = JunitReporter::new(&junit);
-    let fingerprint = Fingerprint::of(&host, &new.setup.image);
+    let fingerprint = fingerprint(&host, &new.setup.image);
     let about = [
         ("base".to_owned(), args.base.display().to_string()),
         ("new".to_owned(), args.new.display().to_string()),

@@ -6,11 +6,11 @@ mod run;
 use std::path::{Path, PathBuf};
 
 use host_harness::lab::Setup;
-use host_harness::layout::Layout;
-use host_harness::perf::{self, Record};
 use image::Image;
-use image_builder::{BuildEvent, ToolsRequest};
+use image_builder::ToolsRequest;
 use machine::Host;
+use results::figures::Record;
+use results::{BuildEvent, Layout};
 
 use crate::options::Usage;
 
@@ -51,7 +51,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             across_hosts,
         } => {
             let read = |path: &Path| Record::read(path).map_err(Usage);
-            let text = perf::difference(&read(&old)?, &read(&new)?, across_hosts);
+            let text = results::figures::difference(&read(&old)?, &read(&new)?, across_hosts);
             print!("{}", text.map_err(Usage)?);
             Ok(0)
         }

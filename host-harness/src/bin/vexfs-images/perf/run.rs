@@ -6,10 +6,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::ValueEnum;
 use host_harness::history::{History, Run};
-use host_harness::layout::Layout;
-use host_harness::perf::{self, Fingerprint, Metric, Record};
+use host_harness::perf;
 use image::Image;
 use machine::Host;
+use results::Layout;
+use results::figures::{Metric, Record};
 
 use super::setup;
 use crate::options::{self, Machines, Place, Usage};
@@ -68,7 +69,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         eprintln!("{name}: {value}");
     }
     let images = images(&layout, &args.images)?;
-    let mut record = Record::new(Fingerprint::of(&host, &images[0]), Vec::new());
+    let mut record = Record::new(perf::fingerprint(&host, &images[0]), Vec::new());
     let all = Bench::value_variants();
     let benches = match args.benches.is_empty() {
         true => all,
@@ -91,7 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     if let Some(run) = Run::of_record(&file, &record) {
         History::open(&layout.history())?.add(&run)?;
     }
-    print!("{}", perf::table(&record));
+    print!("{}", results::figures::table(&record));
     println!("record: {}", dir.join(file).display());
     Ok(0)
 }

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use image_builder::BuildEvent;
 use serde::{Deserialize, Serialize};
 
-use crate::checks::Tier;
-use crate::runner::verdict::Outcome;
+use crate::{BuildEvent, Outcome, Tier};
 
 /// One step of a run, in the order they happen.
 #[derive(Debug, Clone, Serialize)]
@@ -163,62 +161,5 @@ impl From<CaseResult> for Attempt {
             kernel_log: result.kernel_log,
             dossier: result.dossier,
         }
-    }
-}
-
-/// Somebody who wants to know what happens: the terminal, a JUnit file, a JSON stream.
-pub trait Reporter: Send {
-    /// Called for each event, in order.
-    ///
-    /// # Errors
-    /// When the report cannot be written; the run goes on, and its exit code tells.
-    fn on(&mut self, event: &Event) -> std::io::Result<()>;
-}
-
-/// Hands each event to all reporters and remembers what they could not do.
-#[derive(Default)]
-pub struct Reporters {
-    subscribers: Vec<Box<dyn Reporter>>,
-    failed: Vec<String>,
-}
-
-impl Reporters {
-    /// Reporters that will all see every event.
-    pub fn new(subscribers: Vec<Box<dyn Reporter>>) -> Reporters {
-        Reporters {
-            subscribers,
-            failed: Vec::new(),
-        }
-    }
-
-    /// Tells everybody.
-    pub fn emit(&mut self, event: &Event) {
-        for subscriber in &mut self.subscribers {
-            if let Err(error) = subscriber.on(event) {
-                let text = error.to_string();
-                if !self.failed.contains(&text) {
-                    self.failed.push(text);
-                }
-            }
-        }
-    }
-
-    /// One more from now on.
-    pub fn subscribe(&mut self, reporter: Box<dyn Reporter>) {
-        self.subscribers.push(reporter);
-    }
-
-    /// Tells only the last subscriber, what the others have heard already.
-    pub fn catch_up(&mut self, event: &Event) {
-        let others = self.subscribers.len().saturating_sub(1);
-        let mut last = Reporters::new(self.subscribers.split_off(others));
-        last.emit(event);
-        self.subscribers.append(&mut last.subscribers);
-        self.failed.append(&mut last.failed);
-    }
-
-    /// What could not be reported, each thing once.
-    pub fn failures(&self) -> &[String] {
-        &self.failed
     }
 }

@@ -1,13 +1,19 @@
-//! `dossier.json`: everything about a failure that a program needs, as plain data.
+//! `dossier.json`: everything about a failure that a program needs, as plain data; and the page for people.
+//!
+//! What a machine was made of is a type of whoever starts machines: it stands here as a parameter. A reader
+//! that does not care leaves it at its default.
+
+mod page;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use machine::{MachineSpec, Version};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::lab::Subject;
-use crate::runner::verdict::Outcome;
+pub use page::page;
+
+use crate::{Outcome, Subject};
 
 /// The only value of [`Facts::format`] this version reads and writes.
 pub const FORMAT: u32 = 2;
@@ -50,7 +56,7 @@ pub mod files {
 
 /// A check's failure, or its pass when those are kept too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct Facts<Made = serde_json::Value> {
     /// Version of this format.
     pub format: u32,
     /// The case, as reports name it: `minimal::quick::mkfs_mount`.
@@ -93,7 +99,7 @@ pub struct Facts {
     /// Seconds from power-on to the agent's answer, at most.
     pub boot_deadline_s: f64,
     /// Its machines, in the order of their start; `machine-1` is the folder of the first.
-    pub machines: Vec<MachineFacts>,
+    pub machines: Vec<MachineFacts<Made>>,
 }
 
 /// An outcome, as it is written down.
@@ -141,17 +147,32 @@ pub struct ImageFacts {
 
 /// A machine of the check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineFacts {
+pub struct MachineFacts<Made = serde_json::Value> {
     /// Its folder in the dossier.
     pub folder: String,
     /// Its id.
     pub id: String,
     /// What it was made of.
-    pub spec: MachineSpec,
-    /// The QEMU it ran in.
-    pub qemu: Version,
+    #[serde(flatten)]
+    pub made: Made,
     /// What is left of it.
     pub left: Left,
+}
+
+/// What a machine was made of, as far as a dossier asks.
+pub trait HasDisk {
+    /// Whether it had a system disk, so that there is an overlay of it.
+    fn has_disk(&self) -> bool;
+}
+
+/// It is no dossier, or one that this version cannot use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is not a dossier that can be used: {why}", dir.display())]
+pub struct Unusable {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What is wrong, and what to do.
+    pub why: String,
 }
 
 /// What is left of a machine, besides its disks.
@@ -172,13 +193,13 @@ pub enum Left {
     },
 }
 
-impl Facts {
+impl<Made: DeserializeOwned> Facts<Made> {
     /// Reads the facts of the dossier in `dir`.
     ///
     /// # Errors
     /// When there is no `dossier.json`, or not one of this format.
-    pub fn read(dir: &Path) -> Result<Facts, super::DossierError> {
-        let unusable = |why: String| super::DossierError::Unusable {
+    pub fn read(dir: &Path) -> Result<Facts<Made>, Unusable> {
+        let unusable = |why: String| Unusable {
             dir: dir.to_owned(),
             why,
         };
@@ -197,7 +218,9 @@ impl Facts {
         }
         serde_json::from_slice(&text).map_err(bad)
     }
+}
 
+impl<Made: HasDisk> Facts<Made> {
     /// The files a dossier of this kind of end must have, relative to its folder.
     pub fn expected_files(&self) -> Vec<PathBuf> {
         use files::*;
@@ -212,7 +235,7 @@ impl Facts {
         all.extend(self.overran.then(|| LAST_WORDS.into()));
         for machine in &self.machines {
             let mut own = vec![ARGUMENTS];
-            own.extend(machine.spec.image.as_ref().map(|_| OVERLAY));
+            own.extend(machine.made.has_disk().then_some(OVERLAY));
             match machine.left {
                 Left::Frozen => own.extend([RAM, STATE]),
                 Left::Dump { .. } => own.push(DUMP),

@@ -169,7 +169,7 @@ impl Record {
 /// The time, in RFC 3339, UTC.
 pub(super) fn now() -> String {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let utc = crate::stored::utc(now.as_secs());
+    let utc = crate::clock::utc(now.as_secs());
     utc.replacen(' ', "T", 1).replace(" UTC", "Z")
 }
 

@@ -77,7 +77,7 @@ fn word(interval: Option<Interval>, direction: Direction) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::perf::{Metric, fingerprint};
+    use crate::figures::{Metric, fingerprint};
 
     fn record(rate: f64) -> Record {
         let samples = (0..12).map(|n| rate + f64::from(n % 3) / 10.0).collect();

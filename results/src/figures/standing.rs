@@ -7,14 +7,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use machine::Accelerator;
 use serde::{Deserialize, Serialize};
 
 use super::Fingerprint;
 use super::record::write_whole;
 use super::statistics::median;
-use super::workbench::Done;
-use crate::runner::verdict::Outcome;
+use crate::Outcome;
 
 /// The version of the file's layout.
 const SCHEMA: u32 = 1;
@@ -48,32 +46,15 @@ struct Margins {
     margin: BTreeMap<String, f64>,
 }
 
-/// How much worse does not count, as a share.
+/// How much worse does not count with this accelerator (`kvm`, `tcg`), as a share.
 ///
 /// # Errors
 /// When the table has no row for it.
-pub fn margin(accelerator: Accelerator) -> Result<f64, String> {
+pub fn margin(accelerator: &str) -> Result<f64, String> {
     let table: Margins =
         toml::from_str(include_str!("standing.toml")).map_err(|e| format!("standing.toml: {e}"))?;
-    let name = accelerator.to_string();
-    let found = table.margin.get(&name).copied();
-    found.ok_or_else(|| format!("standing.toml has no margin for {name}"))
-}
-
-/// What a round of VexFS and of its peer comes to.
-pub(crate) fn ratios(ours: &Done, peer: &Done) -> Ratios {
-    let theirs = peer.costs();
-    let mut ratios: Ratios = ours
-        .costs()
-        .into_iter()
-        .filter_map(|(name, cost)| Some((name.clone(), cost / theirs.get(&name)?)))
-        .collect();
-    if let Some(times) = ours.vectors
-        && let Some(there) = times.in_user_space
-    {
-        ratios.insert("vector/search".into(), times.search / there);
-    }
-    ratios
+    let found = table.margin.get(accelerator).copied();
+    found.ok_or_else(|| format!("standing.toml has no margin for {accelerator}"))
 }
 
 /// The middle of several rounds.
@@ -200,7 +181,7 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::perf::fingerprint::tests::somewhere;
+    use crate::figures::fingerprint::tests::somewhere;
 
     fn ratios(create: f64) -> Ratios {
         [
@@ -292,7 +273,7 @@ mod tests {
     fn the_middle_of_rounds() {
         let rounds = [ratios(1.0), ratios(9.0), ratios(2.0)];
         assert_eq!(middle(&rounds)["fio/create"], 2.0);
-        assert!(margin(Accelerator::Tcg).is_ok_and(|m| m > 0.0));
-        assert!(margin(Accelerator::Kvm).is_ok_and(|m| m > 0.0));
+        assert!(margin("tcg").is_ok_and(|m| m > 0.0));
+        assert!(margin("kvm").is_ok_and(|m| m > 0.0));
     }
 }

@@ -1,22 +1,22 @@
 //! The page for people: what was checked, expected and seen, and how to go on.
 
 use std::fmt::Write;
-use std::time::{Duration, UNIX_EPOCH};
 
-use super::facts::{Facts, Left, files};
+use super::{Facts, Left, files};
+use crate::clock::utc;
 
 /// How many lines of the failure's detail are on the page; `dossier.json` has all.
 const DETAIL: usize = 25;
 
 /// `README.md` of a dossier in the folder `dir`, as a user would name that folder.
-pub fn page(facts: &Facts, dir: &str) -> String {
+pub fn page<Made>(facts: &Facts<Made>, dir: &str) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     render(&mut out, facts, dir).unwrap_or_default();
     out
 }
 
-fn render(out: &mut String, facts: &Facts, dir: &str) -> std::fmt::Result {
+fn render<Made>(out: &mut String, facts: &Facts<Made>, dir: &str) -> std::fmt::Result {
     let when = utc(facts.written);
     writeln!(out, "# {}: {}\n", facts.case, word(facts))?;
     writeln!(
@@ -72,7 +72,7 @@ fn render(out: &mut String, facts: &Facts, dir: &str) -> std::fmt::Result {
     Ok(())
 }
 
-fn go_on(out: &mut String, facts: &Facts, dir: &str) -> std::fmt::Result {
+fn go_on<Made>(out: &mut String, facts: &Facts<Made>, dir: &str) -> std::fmt::Result {
     writeln!(out, "## How to go on\n")?;
     writeln!(out, "```sh")?;
     let frozen = facts.machines.iter().any(|m| m.left == Left::Frozen);
@@ -106,7 +106,7 @@ fn go_on(out: &mut String, facts: &Facts, dir: &str) -> std::fmt::Result {
     )
 }
 
-fn contents(out: &mut String, facts: &Facts) -> std::fmt::Result {
+fn contents<Made>(out: &mut String, facts: &Facts<Made>) -> std::fmt::Result {
     writeln!(out, "## What is here\n")?;
     let mut rows = vec![
         (files::CONSOLE, "the serial console"),
@@ -147,7 +147,7 @@ fn contents(out: &mut String, facts: &Facts) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn word(facts: &Facts) -> &'static str {
+fn word<Made>(facts: &Facts<Made>) -> &'static str {
     match facts.outcome.kind.as_str() {
         "pass" => "passed",
         "skip" => "was skipped",
@@ -171,34 +171,34 @@ fn one_line(text: &str) -> String {
     text.replace('`', "'").replace('<', "‹").replace('>', "›")
 }
 
-/// A time of day in UTC, without a library for it.
-fn utc(seconds: u64) -> String {
-    let time = junit_report::OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(seconds));
-    format!(
-        "{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{Broken, FORMAT, ImageFacts, MachineFacts, Told};
+    use serde::{Deserialize, Serialize};
+
+    use super::super::{Broken, FORMAT, HasDisk, ImageFacts, MachineFacts, Told};
     use super::*;
-    use machine::{MachineSpec, Version};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Made {
+        image: Option<String>,
+        qemu: (u32, u32, u32),
+    }
+
+    impl HasDisk for Made {
+        fn has_disk(&self) -> bool {
+            self.image.is_some()
+        }
+    }
+
+    type Facts = super::Facts<Made>;
 
     fn facts() -> Facts {
         let machine = |folder: &str, left| MachineFacts {
             folder: folder.into(),
             id: "0123456789".into(),
-            spec: MachineSpec::new("x", "/images/x.qcow2", "/logs/x"),
-            qemu: Version {
-                number: (7, 2, 22),
-                package: String::new(),
+            made: Made {
+                image: Some("/images/x.qcow2".into()),
+                qemu: (7, 2, 22),
             },
             left,
         };
@@ -248,11 +248,11 @@ mod tests {
             &facts(),
             "out/reports/dossiers/minimal-mkfs_mount-0123456789",
         );
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/dossier/README.md");
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/dossier.md");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(golden, &page).expect("writes");
         }
-        let pinned = std::fs::read_to_string(golden).expect("golden/dossier/README.md");
+        let pinned = std::fs::read_to_string(golden).expect("golden/dossier.md");
         assert_eq!(page, pinned);
     }
 
@@ -263,6 +263,10 @@ mod tests {
         let text = serde_json::to_vec(&facts).expect("JSON");
         std::fs::write(dir.path().join(files::FACTS), text).expect("writes");
         assert_eq!(Facts::read(dir.path()).expect("reads"), facts);
+        // Who does not know what machines are made of reads the same.
+        let other: super::Facts = super::Facts::read(dir.path()).expect("reads");
+        assert_eq!(other.machines[0].made["qemu"][2], 22);
+        assert_eq!(other.machines[1].left, facts.machines[1].left);
         let missing = facts.missing(dir.path()).expect("looks");
         assert_eq!(missing.len() + 1, facts.expected_files().len());
         for name in [

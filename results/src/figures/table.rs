@@ -103,7 +103,7 @@ fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::perf::{Percentiles, fingerprint};
+    use crate::figures::{Percentiles, fingerprint};
 
     #[test]
     fn peers_stand_below_with_the_ratio() {

@@ -13,7 +13,7 @@
 //! windows (Bonferroni). The best point splits the row when that is below [`CHANCE`], and both sides are
 //! looked at again. Eight figures on each side, all on one side of each other, are just enough.
 
-use crate::perf::statistics::median;
+use super::statistics::median;
 
 /// A point is believed when chance alone makes one like it in less than this share of rows.
 pub const CHANCE: f64 = 0.01;
