@@ -75,3 +75,30 @@ fn headings(text: &str) -> BTreeSet<String> {
     };
     lines.map(slug).collect()
 }
+
+/// What stands in backticks and begins with one of our folders is a path of the tree; `NAME` and `*` stand for
+/// many, `out` and `target` are what programs leave.
+#[test]
+fn paths_in_prose_are_there() {
+    let mut gone = Vec::new();
+    for (page, text) in super::pages() {
+        let (prose, _) = super::parts(&text);
+        for code in prose.split('`').skip(1).step_by(2) {
+            let folder = code.split_once('/').map(|(folder, _)| folder);
+            let ours = |folder: &str| {
+                let named = !folder.is_empty() && !matches!(folder, "." | ".." | "out" | "target");
+                named && super::workspace().join(folder).is_dir()
+            };
+            let plain = !code.contains(['*', '<', ' ', '[', '$']) && !code.contains("NAME");
+            let file = super::workspace().join(code);
+            if plain && folder.is_some_and(ours) && !file.exists() {
+                gone.push(format!("{}: {code}", page.display()));
+            }
+        }
+    }
+    assert!(
+        gone.is_empty(),
+        "paths that are not there:\n{}",
+        gone.join("\n")
+    );
+}
