@@ -3,10 +3,9 @@
 //! From the bottom up: [`machine`] is one QEMU with everything attached to it; [`agent`] is the
 //! client of the daemon in the guest; [`snapshot`] freezes a booted machine and forks it; [`lab`]
 //! gives a check its guests and keeps what they leave; [`checks`] is the table of what must hold;
-//! [`runner`] brings them together with `kernel-log`, the second judge, and emits events; [`report`] turns those
-//! into something for a reader; [`dossier`] is the folder a failure leaves, [`history`] what earlier runs
-//! found, [`tryout`] the loop from an edit to a verdict. [`host`] probes what the machine we run on offers;
-//! [`whose`] says whose fault an error is.
+//! [`runner`] brings them together with `kernel-log`, the second judge, and emits events, which `report` turns
+//! into something for a reader; [`dossier`] is the folder a failure leaves, [`tryout`] the loop from an edit to
+//! a verdict. [`host`] probes what the machine we run on offers; [`whose`] says whose fault an error is.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`results::CaseResult`] (what came of it). Building images is left to
@@ -18,12 +17,10 @@ pub mod checks;
 pub mod clock;
 pub mod doctor;
 pub mod dossier;
-pub mod history;
 pub mod host;
 pub mod lab;
 pub mod machine;
 pub mod perf;
-pub mod report;
 pub mod runner;
 mod secret_scan;
 pub mod snapshot;

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use ::report::{Recorder, TerminalReporter};
 use clap::builder::PossibleValuesParser;
 use futures_util::StreamExt;
 use host_harness::host::Host;
-use host_harness::report::{Recorder, TerminalReporter};
 use image_builder::{
     BuildError, BuildRequest, Format, Image, KernelChoice, ModuleSigning, SourceChecks,
 };
@@ -157,7 +157,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.what.verbose, args.what.explain);
-    let recorder = Recorder::new(&layout, &host);
+    let recorder = Recorder::new(&layout, host.kind());
     let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),

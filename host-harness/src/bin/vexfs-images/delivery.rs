@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ::report::build::{BuildLog, BuildReport, ImageRow};
 use anyhow::Context;
-use host_harness::report::build::{BuildLog, BuildReport, ImageRow};
 use image_builder::Image;
 use nix::fcntl::{Flock, FlockArg};
 use publisher::{Content, Destination, ImageFiles, Options, Tally};

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::report::TerminalReporter;
 use host_harness::checks;
 use host_harness::dossier::{Dossier, Facts, Policy};
 use host_harness::host::{Host, HostRequest};
 use host_harness::lab::{Break, Setup};
 use host_harness::machine::{Accelerator, accel};
-use host_harness::report::TerminalReporter;
 use host_harness::runner;
 use results::dossier::Broken;
 use results::{Event, Layout, SharedReporters, Tally};

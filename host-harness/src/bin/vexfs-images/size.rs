@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ::report::model::NO_PACKAGE;
 use host_harness::lab::Failure;
-use host_harness::report::model::NO_PACKAGE;
 use image_builder::inspect::{Kind, Tree};
 
 use crate::options::{self, Machines, Place};

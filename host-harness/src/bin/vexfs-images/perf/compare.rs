@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::report::JunitReporter;
 use anyhow::Context;
 use host_harness::host::Host;
 use host_harness::perf::compare::{self, Comparison, Side, Thresholds};
 use host_harness::perf::fingerprint;
-use host_harness::report::JunitReporter;
 use image_builder::{Image, Workshop, WorkshopRequest};
 use results::Layout;
 use results::figures::statistics::Verdict;

@@ -9,7 +9,6 @@ use results::{BuildEvent, CaseResult, Event, Layout, Outcome, Reporter};
 
 use super::model;
 use crate::history::{Figure, History, ImageMark, Run};
-use crate::host::Host;
 
 /// Listens to a run, and adds it to the history when it ends. A run in which nothing ran adds nothing:
 /// its results are those of an earlier one.
@@ -23,12 +22,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// For a run on this host.
-    pub fn new(layout: &Layout, host: &Host) -> Recorder {
-        Recorder::on(layout, host.kind())
-    }
-
-    fn on(layout: &Layout, host: HostKind) -> Recorder {
+    /// For a run on a host of this kind.
+    pub fn new(layout: &Layout, host: HostKind) -> Recorder {
         Recorder {
             layout: layout.clone(),
             host,
@@ -142,7 +137,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let layout = Layout::at(dir.path(), None);
         let run = |events: &[Event]| {
-            let mut recorder = Recorder::on(&layout, HostKind::default());
+            let mut recorder = Recorder::new(&layout, HostKind::default());
             for event in events {
                 Reporter::on(&mut recorder, event).expect("listens");
             }
