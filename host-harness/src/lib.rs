@@ -1,9 +1,9 @@
 //! Boots VexFS images, works through the agent in them, and judges from evidence whether they work.
 //!
 //! From the bottom up: [`lab`] gives a check its guests and keeps what they leave; [`checks`] is the table of
-//! what must hold; [`runner`] brings them together with `kernel-log`, the second judge, and emits events;
-//! [`report`] turns those into something for a reader; [`dossier`] is the folder a failure leaves, [`history`]
-//! what earlier runs found, [`tryout`] the loop from an edit to a verdict.
+//! what must hold; [`runner`] brings them together with `kernel-log`, the second judge, and emits events, which
+//! `report` turns into something for a reader; [`dossier`] is the folder a failure leaves, [`tryout`] the loop
+//! from an edit to a verdict.
 //!
 //! The three types to know: [`checks::Check`] (a row of the table), [`lab::Guest`] (what its story
 //! talks to) and [`results::CaseResult`] (what came of it). Booting, freezing and forking is left to `machine`,
@@ -14,7 +14,6 @@
 pub mod checks;
 pub mod doctor;
 pub mod dossier;
-pub mod history;
 pub mod host {
     //! The kind of a host: what must be alike for figures to be comparable.
 
@@ -24,7 +23,6 @@ pub mod host {
 }
 pub mod lab;
 pub mod perf;
-pub mod report;
 pub mod runner;
 mod secret_scan;
 pub mod tryout;

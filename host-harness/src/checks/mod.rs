@@ -301,6 +301,15 @@ pub fn selected<'a>(tier: Tier, pattern: &'a str) -> impl Iterator<Item = &'stat
         .filter(move |check| check.tier <= tier && check.name.contains(pattern))
 }
 
+/// Names of the checks without which an image of this variant is not good: all of the tier, at least `quick`,
+/// that are about it.
+pub fn required(variant: &str, tier: Tier) -> Vec<&'static str> {
+    selected(tier.max(Tier::Quick), "")
+        .filter(|check| check.is_about(variant))
+        .map(|check| check.name)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,5 +344,20 @@ mod tests {
         assert!(count(Tier::BootOnly) < count(Tier::Quick));
         assert!(count(Tier::Quick) <= count(Tier::Full));
         assert_eq!(count(Tier::Full), REGISTRY.len());
+    }
+
+    #[test]
+    fn what_is_required_is_at_least_quick_and_about_the_variant() {
+        let quick = required("minimal", Tier::Quick);
+        assert_eq!(required("minimal", Tier::BootOnly), quick);
+        let beyond = |names: &[&str]| names.iter().any(|name| !quick.contains(name));
+        assert!(
+            beyond(&required("minimal", Tier::Full)),
+            "the full checks have not run"
+        );
+        assert!(
+            beyond(&required("production", Tier::Quick)),
+            "production has checks of its own"
+        );
     }
 }

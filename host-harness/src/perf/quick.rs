@@ -7,12 +7,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use report::JunitReporter;
 use results::figures::{Direction, Metric};
 use results::{CaseResult, Event, Outcome, Reporter, SharedReporters, Tier};
 
 use crate::checks::{self, Check, Start};
 use crate::lab::{Failure, Setup};
-use crate::report::JunitReporter;
 use crate::runner::{self, Manner};
 
 /// Checks in one run, at least: a short list is repeated.

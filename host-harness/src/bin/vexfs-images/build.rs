@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use ::report::{Recorder, TerminalReporter};
 use clap::builder::PossibleValuesParser;
 use futures_util::StreamExt;
-use host_harness::report::{Recorder, TerminalReporter};
 use image::{Format, Image};
 use image_builder::{BuildError, BuildRequest, KernelChoice, ModuleSigning, SourceChecks};
 use machine::Host;
@@ -155,7 +155,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
     let layout = args.place.layout()?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.what.telling.verbose, args.what.explain);
-    let recorder = Recorder::new(&layout, &host);
+    let recorder = Recorder::new(&layout, host_harness::host::kind_of(&host));
     let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use ::report::build::{BuildLog, BuildReport};
+use ::report::{Recorder, TerminalReporter};
 use anyhow::Context;
-use host_harness::report::build::{BuildLog, BuildReport};
-use host_harness::report::{Recorder, TerminalReporter};
+use host_harness::checks;
 use image::Image;
 use machine::Host;
 use results::{Event, Layout, SharedReporters, Tier};
@@ -64,7 +65,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
         )),
         Box::new(summary.listener()),
         Box::new(log.clone()),
-        Box::new(Recorder::new(&layout, &host)),
+        Box::new(Recorder::new(&layout, host_harness::host::kind_of(&host))),
     ]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),
@@ -83,7 +84,9 @@ pub async fn run(mut args: Args) -> anyhow::Result<u8> {
         }
     };
     let tier = Tier::from(args.which.test_type);
-    let rows = outcome.images.iter().map(|image| log.row(image, tier));
+    let required = |image: &Image| checks::required(&image.manifest.variant, tier);
+    let images = outcome.images.iter();
+    let rows = images.map(|image| log.row(image, &required(image)));
     report.images = rows.collect();
     report.not_built = outcome.not_built.iter().cloned().collect();
     report.seconds = begin.elapsed().as_secs_f64();

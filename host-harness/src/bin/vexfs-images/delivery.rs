@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ::report::build::{BuildLog, BuildReport, ImageRow};
 use anyhow::Context;
-use host_harness::report::build::{BuildLog, BuildReport, ImageRow};
 use image::Image;
 use keeper::lease::Lease;
 use publisher::{Content, Destination, ImageFiles, Options, Tally};

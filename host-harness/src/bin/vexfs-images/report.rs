@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use ::report::{html, kcidb, markdown, merge, model, publish};
 use anyhow::Context;
 use clap::ValueEnum;
-use host_harness::report::{html, kcidb, markdown, merge, model, publish};
+use host_harness::checks;
 use results::Layout;
 
 use crate::options::{Place, Usage};
@@ -105,7 +106,12 @@ pub async fn make(
 ) -> anyhow::Result<Vec<PathBuf>> {
     let to = to.unwrap_or_else(|| layout.reports());
     let to = std::path::absolute(&to).with_context(|| format!("no folder {}", to.display()))?;
-    let model = model::gather(layout, &to).await?;
+    let checks = checks::REGISTRY.iter().chain([checks::SMOKE]);
+    let known = checks.map(|check| model::Known {
+        check: check.name,
+        about: check.about,
+    });
+    let model = model::gather(layout, &to, &known.collect::<Vec<_>>()).await?;
     let mut written = Vec::new();
     for format in Format::ALL {
         if !formats.contains(&format) {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::report::TerminalReporter;
 use host_harness::checks;
 use host_harness::dossier::{Dossier, Facts, Policy};
 use host_harness::lab::{Break, Setup};
-use host_harness::report::TerminalReporter;
 use host_harness::runner;
 use machine::{Accelerator, Host, HostRequest, accel};
 use results::dossier::Broken;

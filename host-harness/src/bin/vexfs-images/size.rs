@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ::report::model::NO_PACKAGE;
 use host_harness::lab::Failure;
-use host_harness::report::model::NO_PACKAGE;
 use image::inspect::{Kind, Tree};
 
 use crate::options::{self, Machines, OneImage, Place};

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::report::{JunitReporter, TerminalReporter};
 use host_harness::checks::{Check, SMOKE};
 use host_harness::dossier::Policy;
 use host_harness::lab::Setup;
-use host_harness::report::{JunitReporter, TerminalReporter};
 use host_harness::runner::{self, Manner};
 use host_harness::tryout::{self, Round, Said, Saves, Took, Tryout, Voice};
 use image::Image;

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::report::{JunitReporter, Recorder, TerminalReporter};
 use anyhow::Context;
 use clap::ValueEnum;
 use host_harness::checks;
 use host_harness::checks::Check;
 use host_harness::dossier::{Keep, Policy};
 use host_harness::lab::{BOOT_DEADLINE, FIRST_ANSWER, Setup};
-use host_harness::report::{JunitReporter, Recorder, TerminalReporter};
 use host_harness::runner::{self, reuse};
 use image::Image;
 use image_builder::ToolsRequest;
@@ -149,7 +149,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let images = named(&args, &layout)?;
     let host = args.machines.host(&layout).await?;
     let terminal = TerminalReporter::new(args.telling.verbose, false);
-    let recorder = Recorder::new(&layout, &host);
+    let recorder = Recorder::new(&layout, host_harness::host::kind_of(&host));
     let reporters = SharedReporters::new(vec![Box::new(terminal), Box::new(recorder)]);
     reporters.emit(&Event::RunStarted {
         facts: host.facts(),

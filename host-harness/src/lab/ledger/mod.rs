@@ -20,17 +20,17 @@ pub use parse::{Malformed, block_devices, mounts, open_files, refcount, slab_cac
 /// What a guest holds at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Users of the module under test; `None` when it is not loaded. [`refcount`].
+    /// Users of the module under test; `None` when it is not loaded. `refcount` reads it.
     pub module_users: Option<u64>,
-    /// Slab caches of the module: name and active objects. [`slab_caches`].
+    /// Slab caches of the module: name and active objects. `slab_caches` reads it.
     pub slabs: BTreeMap<String, u64>,
     /// The kernel's taint.
     pub taint: Taint,
-    /// What is mounted, and how often the same. [`mounts`].
+    /// What is mounted, and how often the same. `mounts` reads it.
     pub mounts: BTreeMap<Mount, u32>,
-    /// Loop and device-mapper devices in use. [`block_devices`].
+    /// Loop and device-mapper devices in use. `block_devices` reads it.
     pub devices: BTreeSet<String>,
-    /// Files that processes hold open below the mount point. [`open_files`].
+    /// Files that processes hold open below the mount point. `open_files` reads it.
     pub open_files: BTreeSet<String>,
     /// Room on the file system under test, when it is mounted.
     pub room: Option<Room>,

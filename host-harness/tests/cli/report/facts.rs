@@ -15,9 +15,8 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let figure =
-        |value: &Value| host_harness::report::words::figure(value.as_f64().unwrap_or(f64::NAN));
-    let mib = |value: &Value| host_harness::report::words::mib(value.as_u64().unwrap_or(0));
+    let figure = |value: &Value| ::report::words::figure(value.as_f64().unwrap_or(f64::NAN));
+    let mib = |value: &Value| ::report::words::mib(value.as_u64().unwrap_or(0));
     let tally = &model["tally"];
     facts.push(vec![format!(
         "{} of {} checks did not pass",
@@ -26,7 +25,7 @@ pub fn of_json(model: &Value) -> Result<Vec<Fact>, Failed> {
     )]);
     for row in list(&model["checks"]) {
         for cell in list(&row["cells"]) {
-            let outcome = host_harness::report::words::outcome(&text(&cell["outcome"]));
+            let outcome = ::report::words::outcome(&text(&cell["outcome"]));
             let mut fact = vec![
                 text(&row["check"]),
                 outcome.into(),

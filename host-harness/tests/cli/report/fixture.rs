@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::report::history::{Figure, History, ImageMark, Run};
 use host_harness::checks;
 use host_harness::dossier::Facts;
-use host_harness::history::{Figure, History, ImageMark, Run};
 use libtest_mimic::Failed;
 use results::Outcome;
 use results::dossier::{ImageFacts, Told, files};

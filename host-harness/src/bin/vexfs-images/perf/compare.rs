@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::report::JunitReporter;
 use anyhow::Context;
 use host_harness::perf::compare::{self, Comparison, Side, Thresholds};
 use host_harness::perf::fingerprint;
-use host_harness::report::JunitReporter;
 use image::Image;
 use image_builder::{Workshop, WorkshopRequest};
 use machine::Host;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::report::history::{History, Run};
 use anyhow::Context;
 use clap::ValueEnum;
-use host_harness::history::{History, Run};
 use host_harness::perf;
 use image::Image;
 use machine::Host;

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn suites_stand_one_after_the_other_and_are_counted() {
-        let golden = include_str!("../../golden/junit.xml");
+        let golden = include_str!("../golden/junit.xml");
         let one = merged(&[golden]).expect("a report");
         let other = "<testsuite name='x'><testcase name='a'><failure/><error/></testcase>\
                      <testcase name='b'><skipped/></testcase></testsuite>";

@@ -3,22 +3,21 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use results::dossier::files;
-use results::stored;
-use results::stored::Verdict;
+use results::dossier::{Facts, files};
+use results::stored::{self, Verdict};
 use results::{CaseResult, Layout, Outcome};
 
-use super::checks::{Kept, cell, of_dossier, of_verdict, rows};
+use super::checks::{Kept, Known, cell, of_dossier, of_verdict, rows};
 use super::logs::{self, levels};
 use super::{Fact, Failure, Log, Model, SCHEMA, Tally, boots, images, rfc3339, speed, trends};
-use crate::dossier::Facts;
 use crate::history::{History, HistoryError, Run};
 
-/// Everything under `out/` that a report in the folder `from` tells. What is missing is a note in it.
+/// Everything under `out/` that a report in the folder `from` tells, of these checks first. What is missing
+/// is a note in it.
 ///
 /// # Errors
 /// When the history cannot be used.
-pub async fn gather(layout: &Layout, from: &Path) -> Result<Model, HistoryError> {
+pub async fn gather(layout: &Layout, from: &Path, checks: &[Known]) -> Result<Model, HistoryError> {
     let mut notes = Vec::new();
     let measured = speed::read(&layout.reports().join("perf"), &mut notes);
     let history = History::open(&layout.history())?;
@@ -33,6 +32,7 @@ pub async fn gather(layout: &Layout, from: &Path) -> Result<Model, HistoryError>
     let runs = history.runs()?;
     let mut told = Told {
         from: from.to_owned(),
+        checks,
         ..Told::default()
     };
     let mut images = Vec::new();
@@ -101,7 +101,7 @@ pub async fn gather(layout: &Layout, from: &Path) -> Result<Model, HistoryError>
         tally,
         host: told.host.1,
         images,
-        checks: rows(told.cells),
+        checks: rows(told.cells, checks),
         failures: told.failures,
         boots: all_boots,
         speed: speed::speeds(&measured),
@@ -113,8 +113,10 @@ pub async fn gather(layout: &Layout, from: &Path) -> Result<Model, HistoryError>
 
 /// What verdicts and dossiers tell.
 #[derive(Default)]
-struct Told {
+struct Told<'a> {
     from: PathBuf,
+    /// The checks there are.
+    checks: &'a [Known],
     tally: Tally,
     /// The latest, with its time.
     host: (u64, Vec<Fact>),
@@ -126,7 +128,7 @@ struct Told {
     known: BTreeSet<PathBuf>,
 }
 
-impl Told {
+impl Told<'_> {
     fn verdict(&mut self, variant: &str, version: &str, verdict: Verdict, runs: &[Run]) {
         for (at, result) in &verdict.results {
             if *at >= self.host.0 {
@@ -146,7 +148,8 @@ impl Told {
             self.known.extend(dossiers.chain(earlier).cloned());
             if !result.outcome.is_ok() {
                 let id = format!("failure-{}", self.failures.len() + 1);
-                self.failures.push(of_verdict(id, &kept, &self.from));
+                self.failures
+                    .push(of_verdict(id, &kept, &self.from, self.checks));
             }
             self.logs_of(result);
             if case.check == boots::CHECK && result.outcome == Outcome::Pass {

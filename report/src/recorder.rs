@@ -3,7 +3,6 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use machine::Host;
 use results::figures::{Direction, HostKind};
 use results::{BuildEvent, CaseResult, Event, Layout, Outcome, Reporter};
 
@@ -22,12 +21,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// For a run on this host.
-    pub fn new(layout: &Layout, host: &Host) -> Recorder {
-        Recorder::on(layout, crate::host::kind_of(host))
-    }
-
-    fn on(layout: &Layout, host: HostKind) -> Recorder {
+    /// For a run on a host of this kind.
+    pub fn new(layout: &Layout, host: HostKind) -> Recorder {
         Recorder {
             layout: layout.clone(),
             host,
@@ -141,7 +136,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let layout = Layout::at(dir.path(), None);
         let run = |events: &[Event]| {
-            let mut recorder = Recorder::on(&layout, HostKind::default());
+            let mut recorder = Recorder::new(&layout, HostKind::default());
             for event in events {
                 Reporter::on(&mut recorder, event).expect("listens");
             }

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use results::dossier::{Left, files};
+use results::dossier::{Facts, Left, files};
 use results::{CaseResult, Outcome, Part, Tier};
 use serde::Serialize;
 
 use super::{Fact, Link, rfc3339, word};
-use crate::checks;
-use crate::dossier::Facts;
 use crate::history::Run;
 
 /// How many earlier outcomes of a check are shown.
@@ -27,6 +25,15 @@ const TELLING: &[&str] = &[
     "kernel-lockdown",
     "pjdfstest",
 ];
+
+/// A check there is, for who asks for a report to say.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// Its name.
+    pub check: &'static str,
+    /// What must hold.
+    pub about: &'static str,
+}
 
 /// A check, and what became of it on each image.
 #[derive(Debug, Clone, Serialize)]
@@ -141,18 +148,18 @@ pub(super) fn cell(version: &str, (at, result): &Kept, runs: &[Run]) -> Cell {
     }
 }
 
-/// Puts cells into rows: those of the registry in its order, then others.
-pub(super) fn rows(cells: Vec<(Tier, String, Cell)>) -> Vec<Row> {
+/// Puts cells into rows: those of the known checks in their order, then others.
+pub(super) fn rows(cells: Vec<(Tier, String, Cell)>, known: &[Known]) -> Vec<Row> {
     let order = |name: &str| {
-        let mut all = checks::REGISTRY.iter();
-        all.position(|check| check.name == name)
+        let mut all = known.iter();
+        all.position(|known| known.check == name)
             .unwrap_or(usize::MAX)
     };
     let mut rows: BTreeMap<(usize, String), Row> = BTreeMap::new();
     for (tier, check, cell) in cells {
         let key = (order(&check), check.clone());
         let row = rows.entry(key).or_insert_with(|| Row {
-            about: about(&check),
+            about: about(&check, known),
             check,
             tier: tier.to_string(),
             cells: Vec::new(),
@@ -162,12 +169,13 @@ pub(super) fn rows(cells: Vec<(Tier, String, Cell)>) -> Vec<Row> {
     rows.into_values().collect()
 }
 
-fn about(check: &str) -> String {
-    checks::find(check).map_or_else(String::new, |check| check.about.to_owned())
+fn about(check: &str, known: &[Known]) -> String {
+    let found = known.iter().find(|known| known.check == check);
+    found.map_or_else(String::new, |known| known.about.to_owned())
 }
 
 /// The story of a check that did not pass.
-pub(super) fn of_verdict(id: String, (at, result): &Kept, from: &Path) -> Failure {
+pub(super) fn of_verdict(id: String, (at, result): &Kept, from: &Path, known: &[Known]) -> Failure {
     let (kind, title, detail) = result.outcome.failure();
     let bad = |part: &&Part| !part.outcome.is_ok();
     let parts = result.parts.iter().filter(bad);
@@ -178,7 +186,7 @@ pub(super) fn of_verdict(id: String, (at, result): &Kept, from: &Path) -> Failur
         outcome: word(&result.outcome).into(),
         kind: kind.to_owned(),
         title: one_line(title),
-        about: about(&result.case.check),
+        about: about(&result.case.check, known),
         detail: detail.to_owned(),
         first_finding: None,
         at: rfc3339(*at),

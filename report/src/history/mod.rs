@@ -1,7 +1,7 @@
 //! What earlier runs found, in an embedded database (`out/history.redb`), so that a report can show
 //! trends, and what takes the room in earlier images, so that it can show the difference.
 //!
-//! A [`Run`] is added by [`crate::report::Recorder`], which listens to the events of a run, and by reports, for files of
+//! A [`Run`] is added by [`crate::Recorder`], which listens to the events of a run, and by reports, for files of
 //! `perf run` they have not seen before. Every run says what kind of host it was on; nothing here, and
 //! nothing that reads it, puts figures of unlike hosts in one row.
 //!

@@ -381,7 +381,7 @@ mod tests {
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(path, &xml).expect("the golden file is written");
         }
-        let golden = include_str!("../../golden/junit.xml");
+        let golden = include_str!("../golden/junit.xml");
         assert_eq!(xml, golden, "golden/junit.xml differs");
     }
 

@@ -13,7 +13,7 @@ mod speed;
 mod trends;
 
 pub use boots::{Boot, Stage, Unit};
-pub use checks::{Cell, Failure, Row};
+pub use checks::{Cell, Failure, Known, Row};
 pub use gather::gather;
 pub use images::{Image, NO_PACKAGE, Named, PackageSize, Size, manifests};
 pub use links::Link;

@@ -9,10 +9,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::Image;
-use results::{BuildEvent, CaseResult, Event, Outcome, Reporter, Tally, Tier};
+use results::{BuildEvent, CaseResult, Event, Outcome, Reporter, Tally};
 use serde::Serialize;
-
-use crate::checks;
 
 /// The most a variant's download should weigh, in megabytes.
 pub const DOWNLOAD_MB: &[(&str, u64)] = &[
@@ -109,8 +107,8 @@ impl BuildLog {
         seen.results.get(variant).cloned().unwrap_or_default()
     }
 
-    /// The row of an image; `tier` is what its checks were required to be, at least `quick`.
-    pub fn row(&self, image: &Image, tier: Tier) -> ImageRow {
+    /// The row of an image; `required` are the checks without which it is not good.
+    pub fn row(&self, image: &Image, required: &[&str]) -> ImageRow {
         let results = self.results(&image.manifest.variant);
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let m = &image.manifest;
@@ -135,7 +133,7 @@ impl BuildLog {
             not_passed: bad
                 .map(|result| (result.case.check.clone(), said(&result.outcome)))
                 .collect(),
-            good: good(&m.variant, tier, &results),
+            good: good(required, &results),
         }
     }
 }
@@ -146,17 +144,16 @@ fn said(outcome: &Outcome) -> String {
     format!("{kind}: {title}")
 }
 
-/// Whether every check of the tier (at least `quick`) that is about the variant has passed at once, or was
-/// skipped for a reason known beforehand. A run of some checks alone makes nothing good.
-pub fn good(variant: &str, tier: Tier, results: &[CaseResult]) -> bool {
+/// Whether every required check has passed at once, or was skipped for a reason known beforehand. A run of
+/// some checks alone makes nothing good.
+pub fn good(required: &[&str], results: &[CaseResult]) -> bool {
     let passed = |name: &str| {
         let of_check = |result: &&CaseResult| result.case.check == name;
         let result = results.iter().find(of_check);
         result.is_some_and(|result| result.outcome.is_ok() && !result.is_flaky())
     };
     let none_failed = results.iter().all(|result| result.outcome.is_ok());
-    let mut required = checks::selected(tier.max(Tier::Quick), "").filter(|c| c.is_about(variant));
-    none_failed && required.all(|check| passed(check.name))
+    none_failed && required.iter().all(|check| passed(check))
 }
 
 impl Reporter for BuildLog {
@@ -399,7 +396,7 @@ fn html_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use results::CaseId;
+    use results::{CaseId, Tier};
 
     use super::*;
 
@@ -407,12 +404,7 @@ mod tests {
         CaseResult::new(CaseId::new("minimal", Tier::Quick, name), outcome)
     }
 
-    fn all_pass() -> Vec<CaseResult> {
-        let quick = checks::selected(Tier::Quick, "").filter(|check| check.is_about("minimal"));
-        quick
-            .map(|check| result(check.name, Outcome::Pass))
-            .collect()
-    }
+    const REQUIRED: [&str; 3] = ["boots", "mkfs_mount", "stress"];
 
     #[test]
     fn its_data_say_in_which_form_they_are() {
@@ -422,30 +414,19 @@ mod tests {
 
     #[test]
     fn good_is_what_passed_all_that_is_required() {
-        let results = all_pass();
-        assert!(good("minimal", Tier::Quick, &results));
-        assert!(good("minimal", Tier::BootOnly, &results));
-        assert!(
-            !good("minimal", Tier::Full, &results),
-            "the full checks have not run"
-        );
-        assert!(
-            !good("production", Tier::Quick, &results),
-            "production has checks of its own"
-        );
-        assert!(
-            !good("minimal", Tier::Quick, &results[1..]),
-            "one has not run"
-        );
-        assert!(!good("minimal", Tier::Quick, &[]));
+        let results = REQUIRED.map(|name| result(name, Outcome::Pass)).to_vec();
+        assert!(good(&REQUIRED, &results));
+        assert!(!good(&["boots", "soak"], &results), "one has not run");
+        assert!(!good(&REQUIRED, &results[1..]), "one has not run");
+        assert!(!good(&REQUIRED, &[]));
         let mut skipped = results.clone();
         skipped[2].outcome = Outcome::Skip {
             reason: "it says it lacks it".into(),
         };
-        assert!(good("minimal", Tier::Quick, &skipped));
+        assert!(good(&REQUIRED, &skipped));
         let mut failed = results.clone();
         failed[2].outcome = Outcome::fail("check", "no", "");
-        assert!(!good("minimal", Tier::Quick, &failed));
+        assert!(!good(&REQUIRED, &failed));
         let mut flaky = results.clone();
         flaky[2].earlier.push(results::Attempt {
             outcome: Outcome::fail("check", "no", ""),
@@ -453,7 +434,7 @@ mod tests {
             kernel_log: String::new(),
             dossier: None,
         });
-        assert!(!good("minimal", Tier::Quick, &flaky));
+        assert!(!good(&REQUIRED, &flaky));
     }
 
     fn report() -> BuildReport {

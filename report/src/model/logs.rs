@@ -46,7 +46,7 @@ pub struct Log {
 /// Levels of lines that the kernel log tells, by the line as the console has it.
 pub(super) type Levels = HashMap<String, char>;
 
-/// Splits `<5>[    0.1] text` as [`crate::lab`] writes kernel logs.
+/// Splits `<5>[    0.1] text` as kernel logs are kept.
 fn level(line: &str) -> (char, &str) {
     let parsed = line.strip_prefix('<').and_then(|rest| {
         let (number, text) = rest.split_once('>')?;
