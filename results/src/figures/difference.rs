@@ -9,7 +9,7 @@ use super::{Direction, Record};
 const SEED: u64 = 0x5EED;
 
 /// A line for each metric that both have: the medians, their ratio, and how sure it is. They were not
-/// measured in turns, so this is a hint, not a gate: for that there is [`super::compare`].
+/// measured in turns, so this is a hint, not a gate: for that there is `perf compare`.
 ///
 /// # Errors
 /// A sentence, when the records are of unlike hosts and `across_hosts` does not say that this is
