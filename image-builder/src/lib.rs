@@ -1,6 +1,6 @@
 //! A variant and a VexFS source tree go in, an image comes out.
 //!
-//! The work is a short list of stages ([`build`]): our own guest programs, the base root file
+//! The work is a short list of stages ([`build`]; a table says all about each): our own guest programs, the base root file
 //! system (mmdebstrap), the module built against that base's exact kernel, the bootable disk,
 //! Packer's provisioning of the running system, and the seal (compact, compress, manifest,
 //! checksums). Each stage is keyed by the digest of everything that goes into it and kept in a
@@ -19,7 +19,9 @@ mod event;
 mod evidence;
 mod fault;
 mod host;
+mod packages;
 mod plan;
+mod record;
 mod request;
 mod run;
 mod source;

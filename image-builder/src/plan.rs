@@ -1,54 +1,28 @@
 //! The stages of a build with their content keys, before anything runs; and running them.
+//!
+//! What there is to know of a stage is its row in [`TABLE`]; all here goes by the rows.
 
 use std::collections::BTreeMap;
+use std::ops::Index;
 
-use image::{
-    FileRecord, KernelRecord, Manifest, ProgramRecord, SCHEMA, SigningRecord, SigningState,
-    SourceConfig, SourceOrigin, SourceRecord, StageRecord,
-};
+use futures_util::future::try_join_all;
+use image::{KernelRecord, SigningRecord, SigningState, SourceConfig, SourceOrigin, StageRecord};
+use tokio::sync::SetOnce;
 
-use crate::archive::sources;
-use crate::archive::{Archive, PackageSet};
-use crate::evidence::{self, Deb, Ingredients};
+use crate::archive::{Archive, sources};
+use crate::packages::Packages;
 use crate::request::data::Recipe;
 use crate::request::kernel::Compiled;
 use crate::request::signing::{self, Signer};
 use crate::run::Site;
-use crate::source::git;
 use crate::stages::base::Base;
-use crate::stages::builder::Room;
-use crate::stages::linux::{self, Linux};
-use crate::stages::packer::Provisioning;
-use crate::stages::payload::Made as PayloadMade;
-use crate::stages::test_programs::{self, TestPrograms};
-use crate::stages::{base, builder, disk, module, packer, programs, seal, vexctl_source};
-use crate::store::key::Inputs;
+use crate::stages::linux::Linux;
+use crate::stages::packer::{self, Provisioning};
+use crate::stages::seal;
+use crate::stages::table::{Making, Results, Row, TABLE};
 use crate::store::{Entry, Stage};
 use crate::versions::Versions;
-use crate::{BuildError, BuildRequest, KernelChoice};
-
-/// The Debian packages of a build, resolved to exact versions.
-#[derive(Debug)]
-pub(crate) struct Packages {
-    /// The distribution's kernel.
-    pub(crate) distribution: KernelRecord,
-    /// The one that is compiled from source.
-    pub(crate) compiled: Option<KernelRecord>,
-    /// What is asked for in the base, and all that comes with it.
-    pub(crate) base: (Vec<String>, PackageSet),
-    /// The builder root.
-    pub(crate) builder: builder::Root,
-}
-
-impl Packages {
-    /// The kernel that boots, and the one beside it.
-    fn kernels(&self, choice: &KernelChoice) -> (&KernelRecord, Option<&KernelRecord>) {
-        match (choice, &self.compiled) {
-            (KernelChoice::Source(_), Some(compiled)) => (compiled, None),
-            (_, compiled) => (&self.distribution, compiled.as_ref()),
-        }
-    }
-}
+use crate::{BuildError, BuildRequest};
 
 /// Everything that decides what the image will be.
 pub(crate) struct MadeFrom<'a> {
@@ -68,124 +42,111 @@ pub(crate) struct MadeFrom<'a> {
     pub(crate) rustc: String,
 }
 
-/// The stages with their keys.
-#[derive(Debug)]
+/// The stages a build has, with their keys.
 pub(crate) struct Plan {
-    programs: Stage,
-    base: Stage,
-    builder: Stage,
-    /// For a kernel compiled from source.
-    linux: Option<Stage>,
-    module: Stage,
-    /// For a second kernel.
-    second_module: Option<Stage>,
-    disk: Stage,
-    /// For variants that have them.
-    test_programs: Option<TestPrograms>,
-    /// For variants with sources.
-    sources: Option<Stage>,
-    image: Stage,
+    /// In the order of work: each comes after those it needs.
+    rows: Vec<&'static Row>,
+    stages: BTreeMap<&'static str, Stage>,
     /// Content key of the finished image.
     pub(crate) key: String,
 }
 
 /// What the stages left.
 #[derive(Debug)]
-pub(crate) struct Made {
-    programs: Entry,
-    base: Entry,
-    builder: Entry,
-    linux: Option<Entry>,
-    pub(crate) module: Entry,
-    second_module: Option<Entry>,
-    disk: Entry,
-    test_programs: Option<test_programs::Made>,
-    sources: Option<Entry>,
-    pub(crate) image: Entry,
-}
+pub(crate) struct Made(BTreeMap<&'static str, Entry>);
 
 impl MadeFrom<'_> {
     /// Works out every stage's key. Reads files, runs nothing.
     pub(crate) fn plan(&self) -> Result<Plan, BuildError> {
-        let stage = |name, inputs| Stage { name, inputs };
-        let programs = programs::inputs(&programs::IMAGE, &self.request.workspace, &self.rustc)?;
-        let programs = stage(programs::STAGE, programs);
-        let builder = stage(builder::STAGE, builder::inputs(&self.packages.builder));
-        let linux = match self.linux() {
-            Some(linux) => Some(stage(linux::STAGE, linux.inputs(&builder)?)),
-            None => None,
+        let mut rows = Vec::new();
+        // From the image on: it is made from all others.
+        for row in TABLE.iter().rev().filter(|row| (row.is_in)(self)) {
+            self.with_needs(row, &mut rows);
+        }
+        let mut stages: BTreeMap<&'static str, Stage> = BTreeMap::new();
+        for row in &rows {
+            let mut inputs = (row.inputs)(self)?.with_all(self.versions.of(row.name));
+            for from in row.from.iter().filter(|from| (from.when)(self)) {
+                if let Some(stage) = stages.get(from.stage) {
+                    inputs = inputs.with(from.called, stage.inputs.key());
+                }
+            }
+            let stage = Stage {
+                name: row.name,
+                inputs,
+                kept: row.kept,
+            };
+            stages.insert(row.name, stage);
+        }
+        let key = seal::inputs(&stages[packer::STAGE], &self.versions).key();
+        Ok(Plan { rows, stages, key })
+    }
+
+    /// Adds a row after those it needs, unless it is there.
+    fn with_needs(&self, row: &'static Row, rows: &mut Vec<&'static Row>) {
+        if rows.iter().any(|there| there.name == row.name) {
+            return;
+        }
+        for need in self.needs(row) {
+            let need = TABLE.iter().find(|row| row.name == need);
+            if let Some(need) = need.filter(|row| (row.is_in)(self)) {
+                self.with_needs(need, rows);
+            }
+        }
+        rows.push(row);
+    }
+
+    /// Every stage a row waits for, of those there are.
+    fn needs(&self, row: &'static Row) -> impl Iterator<Item = &'static str> {
+        let from = row.from.iter().filter(|from| (from.when)(self));
+        let from = from.map(|from| from.stage);
+        from.chain(row.after.iter().copied())
+    }
+
+    /// Runs every stage that has no result yet, side by side where one does not need the other.
+    pub(crate) async fn make(
+        &self,
+        plan: &Plan,
+        site: &Site<'_>,
+        archive: &Archive,
+    ) -> Result<Made, BuildError> {
+        let making = &Making {
+            build: self,
+            site,
+            archive,
         };
-        let base = stage(base::STAGE, self.base(linux.as_ref()).inputs()?);
-        let (kernel, second) = self.kernels();
-        let module = |name, kernel: &KernelRecord| {
-            let linux = linux.as_ref().filter(|_| self.is_compiled(kernel));
-            let from = (&builder, linux);
-            let release = &kernel.release;
-            let digest = &self.source_digest;
-            let inputs = module::inputs(digest, self.source_config, from, release, self.signer);
-            stage(name, inputs)
+        let names = plan.rows.iter().map(|row| row.name);
+        let made: BTreeMap<_, SetOnce<Entry>> = names.map(|name| (name, SetOnce::new())).collect();
+        let one = async |row: &'static Row| {
+            let mut results = Results::new();
+            for need in self.needs(row) {
+                if let Some(result) = made.get(need) {
+                    results.insert(need, result.wait().await);
+                }
+            }
+            let entry = (row.make)(making, &plan.stages[row.name], results).await?;
+            // Each row is there once.
+            let _first = made[row.name].set(entry);
+            Ok::<_, BuildError>(())
         };
-        let second_module = second.map(|kernel| module(module::SECOND, kernel));
-        let module = module(module::STAGE, kernel);
-        let disk = disk::inputs(&base, self.disk_bytes, &self.versions.of(disk::STAGE));
-        let disk = stage(disk::STAGE, disk);
-        let tools = self.versions.of(packer::STAGE);
-        let sources = match self.provisioning.payload.variant.sources {
-            true => Some(stage(
-                vexctl_source::STAGE,
-                vexctl_source::inputs(&self.request.workspace, &self.rustc)?,
-            )),
-            false => None,
-        };
-        let test_programs = match self.provisioning.payload.variant.test_programs {
-            true => Some(TestPrograms::plan(
-                &self.recipe.tools.crates,
-                &self.request.workspace,
-                &self.rustc,
-            )?),
-            false => None,
-        };
-        let made = [&module, &programs].into_iter().chain(&sources);
-        let made = made.chain(test_programs.iter().flat_map(TestPrograms::stages));
-        let made: Vec<&Stage> = made.chain(&second_module).collect();
-        let image = self.provisioning.inputs(&disk, &made, &tools)?;
-        let image = stage(packer::STAGE, image);
-        let key = Inputs::default()
-            .with("image", image.inputs.key())
-            .with("compression", seal::COMPRESSION.join(" "))
-            .with("beside it", "the module with debug information")
-            .with(
-                "documents",
-                evidence::DOCUMENTS.map(|(name, _)| name).concat(),
-            )
-            .with_all(self.versions.of(seal::STAGE))
-            .key();
-        Ok(Plan {
-            programs,
-            base,
-            builder,
-            linux,
-            module,
-            second_module,
-            disk,
-            test_programs,
-            sources,
-            image,
-            key,
-        })
+        try_join_all(plan.rows.iter().map(|row| one(row))).await?;
+        let made = made.into_iter();
+        let made = made.filter_map(|(name, entry)| Some((name, entry.into_inner()?)));
+        Ok(Made(made.collect()))
     }
 
     /// The kernel that boots, and the one beside it.
-    fn kernels(&self) -> (&KernelRecord, Option<&KernelRecord>) {
+    pub(crate) fn kernels(&self) -> (&KernelRecord, Option<&KernelRecord>) {
         self.packages.kernels(&self.request.kernel)
     }
 
-    fn is_compiled(&self, kernel: &KernelRecord) -> bool {
+    /// Whether it is this kernel that is compiled.
+    pub(crate) fn is_compiled(&self, kernel: &KernelRecord) -> bool {
         self.packages.compiled.as_ref() == Some(kernel)
     }
 
     /// The kernel to compile, if there is one.
-    fn linux(&self) -> Option<Linux<'_>> {
+    pub(crate) fn linux(&self) -> Option<Linux<'_>> {
         let record = self.packages.compiled.as_ref()?;
         Some(Linux {
             compiled: self.compiled?,
@@ -200,8 +161,8 @@ impl MadeFrom<'_> {
         })
     }
 
-    fn base<'b>(&'b self, linux: Option<&'b Stage>) -> Base<'b> {
-        let second = self.kernels().1.map(|kernel| kernel.release.as_str());
+    /// The base, before it is made.
+    pub(crate) fn base(&self) -> Base<'_> {
         Base {
             workspace: &self.request.workspace,
             recipe: self.recipe,
@@ -215,279 +176,42 @@ impl MadeFrom<'_> {
                 SigningState::Enforced => signing::ENFORCE,
                 _ => "",
             },
-            linux: linux.map(|linux| (linux, second)),
-            tools: self.versions.of(base::STAGE),
+            second: self.kernels().1.map(|kernel| kernel.release.as_str()),
         }
-    }
-
-    /// Runs every stage that has no result yet, side by side where one does not need the other.
-    pub(crate) async fn make(
-        &self,
-        plan: &Plan,
-        site: &Site<'_>,
-        archive: &Archive,
-    ) -> Result<Made, BuildError> {
-        let (kernel, second) = self.kernels();
-        let linux = self.linux();
-        // What is compiled here, the base waits for as well; whoever comes first makes it.
-        let builder = || builder::make(site, &plan.builder, archive, &self.packages.builder);
-        let compiled = async |builder: &Entry| match (&linux, &plan.linux) {
-            (Some(linux), Some(stage)) => linux.make(site, stage, builder).await.map(Some),
-            _ => Ok(None),
-        };
-        let base = self.base(plan.linux.as_ref());
-        let disk = async |linux: Option<&Entry>| {
-            let base = base.make(site, &plan.base, archive, linux).await?;
-            base::publish_kernel(site, &base, &kernel.release)?;
-            let disk = disk::make(site, &plan.disk, &base, self.disk_bytes).await?;
-            Ok::<_, BuildError>((base, disk))
-        };
-        let modules = async |builder: &Entry, linux: Option<&Entry>| {
-            let tree = linux.map(linux::tree);
-            let source = (self.request.source.as_path(), self.source_config);
-            let make = async |stage: &Stage, kernel: &KernelRecord| {
-                let room = Room {
-                    root: builder,
-                    release: &kernel.release,
-                    tree: tree.as_deref().filter(|_| self.is_compiled(kernel)),
-                };
-                module::make(site, stage, source, room, self.signer).await
-            };
-            let module = make(&plan.module, kernel).await?;
-            let second = match (&plan.second_module, second) {
-                (Some(stage), Some(kernel)) => Some(make(stage, kernel).await?),
-                _ => None,
-            };
-            Ok::<_, BuildError>((module, second))
-        };
-        // The distribution's kernel needs no builder to be in the base.
-        let kernels = async {
-            if plan.linux.is_none() {
-                let built = async {
-                    let builder = builder().await?;
-                    let modules = modules(&builder, None).await?;
-                    Ok((builder, modules))
-                };
-                let (disk, (builder, modules)) = tokio::try_join!(disk(None), built)?;
-                return Ok((builder, None, modules, disk));
-            }
-            let builder = builder().await?;
-            let linux = compiled(&builder).await?;
-            let (disk, modules) =
-                tokio::try_join!(disk(linux.as_ref()), modules(&builder, linux.as_ref()))?;
-            Ok((builder, linux, modules, disk))
-        };
-        let programs = programs::make(
-            site,
-            &programs::IMAGE,
-            &plan.programs,
-            &self.request.workspace,
-        );
-        let sources = async {
-            match &plan.sources {
-                Some(stage) => vexctl_source::make(site, stage, &self.request.workspace)
-                    .await
-                    .map(Some),
-                None => Ok(None),
-            }
-        };
-        let test_programs = async {
-            match &plan.test_programs {
-                Some(plan) => plan.make(site, &self.request.workspace).await.map(Some),
-                None => Ok(None),
-            }
-        };
-        let (
-            (builder, linux, (module, second_module), (base, disk)),
-            programs,
-            test_programs,
-            sources,
-        ) = tokio::try_join!(kernels, programs, test_programs, sources)?;
-        let second_release = second.map(|kernel| kernel.release.as_str());
-        let made = PayloadMade {
-            module: &module,
-            second_module: second_module.as_ref().zip(second_release),
-            programs: &programs,
-            test_programs: test_programs.as_ref(),
-            vexctl_source: sources.as_ref(),
-        };
-        let image = self
-            .provisioning
-            .make(
-                site,
-                &plan.image,
-                (&disk, base::contents(&base)?.epoch),
-                made,
-            )
-            .await?;
-        Ok(Made {
-            programs,
-            base,
-            builder,
-            linux,
-            module,
-            second_module,
-            disk,
-            test_programs,
-            sources,
-            image,
-        })
-    }
-
-    /// Everything that went into it, for the documents beside the image.
-    pub(crate) fn ingredients(&self, plan: &Plan, made: &Made) -> Result<Ingredients, BuildError> {
-        let debs = |set: &PackageSet| {
-            let debs = set.debs.iter().map(|deb| {
-                let (name, version) = deb.name_version();
-                Deb {
-                    name,
-                    version,
-                    sha256: deb.sha256.clone(),
-                }
-            });
-            debs.collect()
-        };
-        let stages = plan.stages().into_iter();
-        Ok(Ingredients {
-            debs: [
-                (base::STAGE, debs(&self.packages.base.1)),
-                (builder::STAGE, debs(&self.packages.builder.set)),
-            ]
-            .into(),
-            crates: self.crates(made)?,
-            stages: stages.map(|s| (s.name, s.inputs.clone())).collect(),
-        })
-    }
-
-    /// The crates in the programs of the image.
-    fn crates(&self, made: &Made) -> Result<Vec<evidence::Crate>, BuildError> {
-        let workspace = &self.request.workspace;
-        let Some(tests) = &made.test_programs else {
-            return programs::third_party(&[&programs::IMAGE], workspace);
-        };
-        let sets = [&programs::IMAGE, &programs::PROOF];
-        let mut crates = programs::third_party(&sets, workspace)?;
-        crates.extend(tests.crates()?);
-        crates.sort();
-        crates.dedup();
-        Ok(crates)
-    }
-
-    /// The manifest, but for digests and sizes of files that are still to be written.
-    pub(crate) async fn manifest(
-        &self,
-        site: &Site<'_>,
-        plan: &Plan,
-        made: &Made,
-        name: &str,
-    ) -> Result<Manifest, BuildError> {
-        let file = |suffix: &str, virtual_bytes| FileRecord {
-            name: format!("{name}{suffix}"),
-            bytes: 0,
-            sha256: String::new(),
-            virtual_bytes,
-        };
-        let contents = base::contents(&made.base)?;
-        let (kernel, second) = self.kernels();
-        let mut tools = self.versions.all();
-        tools.insert("rustc".into(), short_rustc(&self.rustc));
-        Ok(Manifest {
-            schema: SCHEMA,
-            key: plan.key.clone(),
-            variant: self.request.variant.clone(),
-            vexfs_version: self.request.vexfs_version.clone(),
-            source_date_epoch: contents.epoch,
-            disk: file(".qcow2", Some(self.disk_bytes)),
-            compressed: file(".qcow2.zst", None),
-            formats: BTreeMap::new(),
-            kernel: self.kernel_record(made, kernel)?,
-            second_kernel: second
-                .map(|kernel| self.kernel_record(made, kernel))
-                .transpose()?,
-            signing: self.signing.clone(),
-            module: module::record(
-                &made.module,
-                self.source_config,
-                self.provisioning.payload.variant.debug_module,
-            )?,
-            source: SourceRecord {
-                config: self.source_config.clone(),
-                sha256: self.source_digest.clone(),
-                commit: match &self.source_origin.commit {
-                    Some(commit) => Some(commit.clone()),
-                    None => git::commit(site, &self.request.source).await,
-                },
-                origin: self.source_origin.clone(),
-            },
-            programs: made.programs()?,
-            tools,
-            variables: self.provisioning.variables.clone(),
-            packages: contents.packages,
-            stages: made.records(),
-        })
-    }
-
-    fn kernel_record(
-        &self,
-        made: &Made,
-        kernel: &KernelRecord,
-    ) -> Result<KernelRecord, BuildError> {
-        let compiled = match (&made.linux, self.compiled) {
-            (Some(entry), Some(compiled)) if self.is_compiled(kernel) => {
-                Some(linux::record(entry, compiled)?)
-            }
-            _ => None,
-        };
-        Ok(KernelRecord {
-            compiled,
-            ..kernel.clone()
-        })
     }
 }
 
 impl Plan {
     /// The stages' names, in the order in which they are reported.
     pub(crate) fn names(&self) -> Vec<String> {
-        let names = self.stages().into_iter().map(|stage| stage.name.to_owned());
+        let names = self.stages().map(|stage| stage.name.to_owned());
         names.chain([seal::STAGE.into()]).collect()
     }
 
-    fn stages(&self) -> Vec<&Stage> {
-        let stages = [&self.programs, &self.base, &self.builder];
-        let stages = stages.into_iter().chain(&self.linux);
-        let stages = stages.chain([&self.module]).chain(&self.second_module);
-        let stages = stages.chain([&self.disk]).chain(&self.sources);
-        let tests = self.test_programs.iter().flat_map(TestPrograms::stages);
-        stages.chain(tests).chain([&self.image]).collect()
+    /// The stages, in that order.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = &Stage> {
+        TABLE.iter().filter_map(|row| self.stages.get(row.name))
     }
 }
 
 impl Made {
-    fn records(&self) -> Vec<StageRecord> {
-        let entries = [&self.programs, &self.base, &self.builder];
-        let entries = entries.into_iter().chain(&self.linux);
-        let entries = entries.chain([&self.module]).chain(&self.second_module);
-        let entries = entries.chain([&self.disk]).chain(&self.sources);
-        let tests = self.test_programs.iter();
-        let tests = tests.flat_map(test_programs::Made::entries);
-        let entries = entries.chain(tests).chain([&self.image]);
-        entries.map(|entry| entry.record.clone()).collect()
+    /// The result of a stage that not every build has.
+    pub(crate) fn get(&self, stage: &str) -> Option<&Entry> {
+        self.0.get(stage)
     }
 
-    /// The programs in the image that are no package's.
-    fn programs(&self) -> Result<BTreeMap<String, ProgramRecord>, BuildError> {
-        let mut records = programs::records(&self.programs)?;
-        if let Some(tests) = &self.test_programs {
-            records.extend(tests.records()?);
-        }
-        Ok(records)
+    /// What the manifest says of them, in the order in which they are reported.
+    pub(crate) fn records(&self) -> Vec<StageRecord> {
+        let entries = TABLE.iter().filter_map(|row| self.get(row.name));
+        entries.map(|entry| entry.record.clone()).collect()
     }
 }
 
-/// `1.95.0` of `rustc -vV`.
-fn short_rustc(verbose: &str) -> String {
-    let release = verbose
-        .lines()
-        .find_map(|line| line.strip_prefix("release: "));
-    release.unwrap_or("unknown").to_owned()
+/// The result of a stage that every build has.
+impl Index<&str> for Made {
+    type Output = Entry;
+
+    fn index(&self, stage: &str) -> &Entry {
+        &self.0[stage]
+    }
 }

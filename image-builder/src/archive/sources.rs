@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::BuildError;
+use crate::{BuildError, BuildRequest};
 
 /// Every image is made of these suites: released, updated, with all security fixes.
 pub(crate) const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-security"];
@@ -300,6 +300,20 @@ pub(crate) fn in_image(mirror: &str, security: &str) -> String {
         stanza(mirror, &SUITES[..2].join(" ")),
         stanza(security, SUITES[2])
     )
+}
+
+/// The archive named in the request, if one is.
+pub(crate) fn named(request: &BuildRequest) -> Result<Option<Vec<Source>>, BuildError> {
+    let keyring = request.keyring.as_deref();
+    match (&request.snapshot_date, &request.mirror) {
+        (Some(date), _) => {
+            let pattern = request.snapshot_mirror.as_deref();
+            let pattern = pattern.unwrap_or(SNAPSHOT_ARCHIVE);
+            from_snapshot(Snapshot { pattern, date }, keyring).map(Some)
+        }
+        (None, Some(url)) => from_mirror(url, keyring).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 #[cfg(test)]

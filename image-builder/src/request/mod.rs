@@ -1,6 +1,7 @@
 //! What to build, and from what.
 
 pub(crate) mod access;
+pub(crate) mod check;
 pub(crate) mod data;
 pub(crate) mod kernel;
 pub(crate) mod kernel_config;

@@ -40,22 +40,17 @@ pub(crate) struct Base<'a> {
     pub(crate) image_sources: String,
     /// Appended to the kernel's command line.
     pub(crate) kernel_parameters: &'a str,
-    /// The stage that compiles a kernel for it, and the release of that when it is the second one.
-    pub(crate) linux: Option<(&'a Stage, Option<&'a str>)>,
-    /// Versions of the tools that make it.
-    pub(crate) tools: Vec<(String, String)>,
+    /// The release of a second kernel.
+    pub(crate) second: Option<&'a str>,
 }
 
 impl Base<'_> {
-    /// What it is made from.
+    /// What it is made from besides a kernel compiled for it.
     pub(crate) fn inputs(&self) -> Result<Inputs, BuildError> {
         let home = self.workspace.join(HOME);
         let files = home.join("files");
         let customize = self.workspace.join(CUSTOMIZE);
         let mut inputs = Inputs::default();
-        if let Some((linux, _)) = self.linux {
-            inputs = inputs.with("compiled kernel", linux.inputs.key());
-        }
         if !self.kernel_parameters.is_empty() {
             inputs = inputs.with("kernel parameters", self.kernel_parameters);
         }
@@ -71,8 +66,7 @@ impl Base<'_> {
                 key::file_digest(&customize).map_err(BuildError::io("read", customize))?,
             )
             .with("recipe.toml [base]", format!("{:?}", self.recipe.base))
-            .with("apt sources in the image", &*self.image_sources)
-            .with_all(self.tools.clone()))
+            .with("apt sources in the image", &*self.image_sources))
     }
 
     /// Makes it; the entry has [`ROOT`] and the list of packages.
@@ -152,8 +146,9 @@ impl Base<'_> {
             "" => String::new(),
             words => format!(" {words}"),
         };
-        let second = self.linux.and_then(|(_, second)| second);
-        let second = second.map_or(String::new(), |release| second_entry(release, &parameters));
+        let second = self
+            .second
+            .map_or(String::new(), |release| second_entry(release, &parameters));
         for file in FILLED_IN {
             let path = to.join(file);
             let text = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;

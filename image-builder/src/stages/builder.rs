@@ -19,6 +19,8 @@ use crate::{BuildError, BuildEvent};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "builder";
+/// How many results are kept: they are large, and one is enough for each kernel series, and the last one.
+pub(crate) const KEPT: usize = 3;
 /// Packages a shell, make and kbuild need beside the recipe's, since nothing pulls in "essential".
 const PACKAGES: &[&str] = &[
     "bash",
@@ -189,6 +191,7 @@ pub(crate) async fn of_image(
     let stage = Stage {
         name: STAGE,
         inputs: inputs(&plan),
+        kept: KEPT,
     };
     make(site, &stage, &archive, &plan).await
 }

@@ -65,10 +65,9 @@ const PARTITIONS: [Partition; 3] = [
 /// Left free behind the last partition, for the second partition table.
 const TAIL_MIB: u64 = 1;
 
-/// What it is made from.
-pub(crate) fn inputs(base: &Stage, bytes: u64, tools: &[(String, String)]) -> Inputs {
+/// What it is made from besides the base.
+pub(crate) fn inputs(bytes: u64) -> Inputs {
     Inputs::default()
-        .with("base", base.inputs.key())
         .with("disk size", bytes.to_string())
         .with("file", DISK)
         .with("time of resizing", "the base's")
@@ -76,7 +75,6 @@ pub(crate) fn inputs(base: &Stage, bytes: u64, tools: &[(String, String)]) -> In
         .with("grub modules", grub::MODULES.join(" "))
         .with("grub modules, UEFI", grub::MODULES_EFI.join(" "))
         .with("EFI program", format!("{EFI_PATH} {EFI_TIME}"))
-        .with_all(tools.to_vec())
 }
 
 /// Makes it; the entry has [`DISK`].

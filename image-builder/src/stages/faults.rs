@@ -9,8 +9,8 @@ use image::Manifest;
 use crate::run::Site;
 use crate::source::tree;
 use crate::stages::{builder, linux};
-use crate::store::Stage;
 use crate::store::key::Inputs;
+use crate::store::{KEPT, Stage};
 use crate::{BuildError, FaultsRequest, Progress, host};
 
 /// Name of the stage.
@@ -57,6 +57,7 @@ pub async fn faults(
             .with("kernel", &**release)
             .with("tree", format!("{tree:?}"))
             .with("how", format!("{} {BUILD}", builder::ENTER)),
+        kept: KEPT,
     };
     let entry = site
         .stage(&stage, async |result| {

@@ -23,6 +23,8 @@ use crate::{BuildError, KernelChoice};
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "linux";
+/// How many results are kept: they are large, and one is enough for each kernel series, and the last one.
+pub(crate) const KEPT: usize = 3;
 /// The kernel and its modules as a Debian package, in the entry.
 pub(crate) const PACKAGE: &str = "kernel.deb";
 /// What modules are built against, in the entry.
@@ -166,11 +168,10 @@ impl Linux<'_> {
         Ok(fragments)
     }
 
-    /// What it is made from.
-    pub(crate) fn inputs(&self, builder: &Stage) -> Result<Inputs, BuildError> {
+    /// What it is made from besides the builder root.
+    pub(crate) fn inputs(&self) -> Result<Inputs, BuildError> {
         let fragments = self.fragments()?.into_iter();
         let inputs = Inputs::default()
-            .with("builder", builder.inputs.key())
             .with("kernel", self.release)
             .with("source", self.version)
             .with(

@@ -17,6 +17,7 @@ pub(crate) mod programs;
 pub(crate) mod replay;
 pub(crate) mod seal;
 pub(crate) mod suites;
+pub(crate) mod table;
 pub(crate) mod test_programs;
 pub(crate) mod tools_disk;
 pub(crate) mod tree_files;

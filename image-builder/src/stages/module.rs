@@ -32,30 +32,23 @@ pub(crate) const BUILD: &str = "cd /build/src; export KCOV_INSTRUMENT=y; MAKEFLA
     cp \"$file\" \"/build/install/$n\"; n=$((n + 1)); done; \
     cp \"$PRODUCED\" /build/debug.ko; strip --strip-debug -o /build/module.ko \"$PRODUCED\"";
 
-/// What it is made from. `kernel`: the stage that compiles the kernel it is for, if it is not the
-/// distribution's.
+/// What it is made from besides the builder root and a kernel that is compiled.
 pub(crate) fn inputs(
-    source_digest: &str,
-    config: &SourceConfig,
-    (builder, kernel): (&Stage, Option<&Stage>),
+    (source_digest, config): (&str, &SourceConfig),
     release: &str,
     signer: Option<&Signer>,
 ) -> Inputs {
-    let mut inputs = Inputs::default()
+    let inputs = Inputs::default()
         .with("VexFS source tree", source_digest)
-        .with("builder", builder.inputs.key())
         .with("kernel", release)
         .with("command", config.build.join(" "))
         .with("produced file", &*config.produced)
         .with("installed files", tree_files::words(config))
         .with("how", format!("{} {BUILD}", builder::ENTER));
-    if let Some(kernel) = kernel {
-        inputs = inputs.with("compiled kernel", kernel.inputs.key());
+    match signer {
+        Some(signer) => inputs.with("signed for", signer.digest()),
+        None => inputs,
     }
-    if let Some(signer) = signer {
-        inputs = inputs.with("signed for", signer.digest());
-    }
-    inputs
 }
 
 /// Makes it; the entry has [`MODULE`] and [`MODULE_DEBUG`].

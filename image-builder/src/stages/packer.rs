@@ -58,16 +58,10 @@ impl<'a> Provisioning<'a> {
         })
     }
 
-    /// What the image is made from.
-    pub(crate) fn inputs(
-        &self,
-        disk: &Stage,
-        made: &[&Stage],
-        tools: &[(String, String)],
-    ) -> Result<Inputs, BuildError> {
+    /// What the image is made from besides the results of stages.
+    pub(crate) fn inputs(&self) -> Result<Inputs, BuildError> {
         let template = self.request.workspace.join(TEMPLATE);
         let digest = key::file_digest(&template).map_err(BuildError::io("read", template))?;
-        let made = made.iter().map(|stage| (stage.name, stage.inputs.key()));
         // What the host does with the image afterwards does not change it.
         let variables = self
             .variables
@@ -76,11 +70,8 @@ impl<'a> Provisioning<'a> {
         Ok(self
             .payload
             .inputs()?
-            .with_all(tools.to_vec())
             .with(TEMPLATE, digest)
             .with("how", "the provisioned tree replayed onto the base")
-            .with("disk", disk.inputs.key())
-            .with_all(made)
             .with_all(variables.map(|(name, value)| (format!("variable {name}"), value.clone()))))
     }
 

@@ -11,7 +11,8 @@ use crate::request::data;
 use crate::request::kernel_config;
 use crate::run::Site;
 use crate::source::tree;
-use crate::stages::{module, programs, test_programs, tree_files, vexctl_source};
+use crate::stages::test_programs::TestProgram;
+use crate::stages::{module, programs, tree_files, vexctl_source};
 use crate::store::Entry;
 use crate::store::key::{self, Inputs};
 use crate::{BuildError, BuildRequest};
@@ -56,7 +57,7 @@ pub(crate) struct Made<'a> {
     pub(crate) second_module: Option<(&'a Entry, &'a str)>,
     pub(crate) programs: &'a Entry,
     /// For variants that have them.
-    pub(crate) test_programs: Option<&'a test_programs::Made>,
+    pub(crate) test_programs: &'a [TestProgram],
     /// For variants with sources.
     pub(crate) vexctl_source: Option<&'a Entry>,
 }
@@ -180,8 +181,9 @@ impl<'a> Payload<'a> {
         for from in self.overlays() {
             tree::copy(&from, &overlay).map_err(BuildError::io("copy", from))?;
         }
-        for (name, _, from) in made.test_programs.iter().flat_map(|made| &made.programs) {
-            let target = overlay.join(PROGRAMS).join(name);
+        for program in made.test_programs {
+            let from = &program.path;
+            let target = overlay.join(PROGRAMS).join(&program.name);
             fs::create_dir_all(overlay.join(PROGRAMS))
                 .and_then(|()| fs::copy(from, &target))
                 .and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(0o755)))

@@ -11,7 +11,9 @@ use crate::BuildError;
 use crate::evidence::{self, Ingredients, Record};
 use crate::run::Site;
 use crate::stages::{form, formats, module, packer};
-use crate::store::Entry;
+use crate::store::key::Inputs;
+use crate::store::{Entry, Stage};
+use crate::versions::Versions;
 
 /// Name of the stage.
 pub(crate) const STAGE: &str = "seal";
@@ -24,6 +26,17 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 
 /// How the names of images in the making begin.
 const SEALING: &str = ".sealing-";
+
+/// What a finished image is: its content key.
+pub(crate) fn inputs(image: &Stage, versions: &Versions) -> Inputs {
+    let documents = evidence::DOCUMENTS.map(|(name, _)| name);
+    Inputs::default()
+        .with("image", image.inputs.key())
+        .with("compression", COMPRESSION.join(" "))
+        .with("beside it", "the module with debug information")
+        .with("documents", documents.concat())
+        .with_all(versions.of(STAGE))
+}
 
 /// Puts disk and manifest into `dir` (an image's own directory), all of it or nothing.
 ///

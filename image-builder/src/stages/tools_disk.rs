@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use crate::archive::{Archive, PackageSet};
 use crate::request::data::{self, ToolPrograms};
 use crate::run::Site;
-use crate::stages::test_programs::TestPrograms;
-use crate::stages::{base, builder, programs, suites};
+use crate::stages::{base, builder, programs, suites, test_programs};
 use crate::store::Stage;
 use crate::store::key::{self, Inputs};
-use crate::{BuildError, BuildEvent, Progress, ToolsRequest, host};
+use crate::{BuildError, BuildEvent, Progress, ToolsRequest, host, store};
 
 /// Name of the stage.
 const STAGE: &str = "tools";
+/// How many results are kept: they are large, and one is enough for each tier, and the last one.
+const KEPT: usize = 3;
 /// The disk's file in the entry.
 const DISK: &str = "tools.ext4";
 /// Label of the file system.
@@ -74,6 +75,7 @@ pub async fn tools_disk(
     let stage = Stage {
         name: STAGE,
         inputs: inputs(&recipe, &set, &programs)?,
+        kept: KEPT,
     };
     progress.event(&BuildEvent::Planned {
         stages: vec![STAGE.into()],
@@ -107,14 +109,23 @@ async fn for_full_tier(
     workspace: &Path,
 ) -> Result<Vec<PathBuf>, BuildError> {
     let rustc = programs::rustc(site, suites::STAGE, workspace).await?;
-    let plan = TestPrograms::plan(&recipe.crates, workspace, &rustc)?;
-    let stages = plan.stages().map(|stage| stage.name.to_owned());
+    let suites = Stage {
+        name: suites::STAGE,
+        inputs: suites::inputs(&recipe.crates, &rustc),
+        kept: store::KEPT,
+    };
+    let own = Stage {
+        name: programs::PROOF.stage,
+        inputs: programs::inputs(&programs::PROOF, workspace, &rustc)?,
+        kept: store::KEPT,
+    };
     site.progress.event(&BuildEvent::Planned {
-        stages: stages.into(),
+        stages: [&suites, &own].map(|stage| stage.name.to_owned()).into(),
     });
-    let made = plan.make(site, workspace).await?;
-    let paths = made.programs.into_iter().map(|(_, _, path)| path);
-    Ok(paths.collect())
+    let suites = suites::make(site, &suites, &recipe.crates, workspace).await?;
+    let own = programs::make(site, &programs::PROOF, &own, workspace).await?;
+    let made = test_programs::list(&recipe.crates, (&suites, &own));
+    Ok(made.into_iter().map(|program| program.path).collect())
 }
 
 fn inputs(

@@ -26,22 +26,21 @@ pub use cache::{DEFAULT_CACHE_CAP, clean_stages, empty_cache, parse_size};
 
 /// File that makes a directory an entry.
 pub(crate) const DONE: &str = "done.json";
-/// How many entries of a stage are kept: four variants with two kernels; the least recently used go
+/// How many entries of a stage are kept unless it is a large one: four variants with two kernels; the least recently used go
 /// first. The cap on the cache ([`crate::store::cache`]) comes on top.
-const KEPT: usize = 8;
-/// Stages of which fewer are kept, for they are large: one is enough for each kernel series, and of tools
-/// disks one for each tier, and the last one of either.
-const KEPT_OF: &[(&str, usize)] = &[("builder", 3), ("linux", 3), ("tools", 3)];
+pub(crate) const KEPT: usize = 8;
 /// After how long waiting for a lock is worth telling.
 const LOCK_NEWS: Duration = Duration::from_secs(3);
 /// How often a lock held by another build is tried.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
-/// A stage before it runs: its name and all that goes into it.
+/// A stage before it runs: its name, and all that goes into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stage {
     pub(crate) name: &'static str,
     pub(crate) inputs: Inputs,
+    /// How many entries of it are kept.
+    pub(crate) kept: usize,
 }
 
 /// What `done.json` says.
@@ -148,8 +147,7 @@ impl Site<'_> {
         // Shared from here on: others may use it too, and none may remove it.
         lock.relock(FlockArg::LockSharedNonblock)
             .map_err(|error| BuildError::io("lock", &dir)(error.into()))?;
-        let kept = KEPT_OF.iter().find(|(name, _)| *name == stage.name);
-        evict(&home, &dir, kept.map_or(KEPT, |(_, kept)| *kept));
+        evict(&home, &dir, stage.kept);
         self.progress.event(&BuildEvent::StageDone {
             stage: stage.name.into(),
             seconds,
