@@ -348,6 +348,10 @@ impl Lab {
                 Failure::Died(death) => Failure::Died(death),
                 // What hangs, hangs as it was meant to.
                 overrun if overrun.is_overrun() => overrun,
+                // So does what cuts us off from the guest.
+                Failure::Agent { doing, source } if source.is_disconnect() => {
+                    Failure::Agent { doing, source }
+                }
                 host if host.whose() == Whose::Host => host,
                 other => Failure::Ours(format!("the test could not break anything: {other}")),
             };

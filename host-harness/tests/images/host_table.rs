@@ -32,7 +32,7 @@ pub const ROWS: &[Row] = &[
           when: When::Point("off"), trouble: Trouble::DaemonKilled, nightly: true, ..USUAL },
     Row { name: "daemon_always_killed", about: "the same, in the middle of every story",
           trouble: Trouble::DaemonKilled, lasts: 9,
-          ends: Ends::Infrastructure("the vsock daemon of the machine ended"), ..USUAL },
+          ends: Ends::Infrastructure("the vsock device of the machine ended"), ..USUAL },
 
     Row { name: "qemu_killed_boot", about: "QEMU is killed while the machine to freeze boots",
           when: When::Boot, trouble: Trouble::QemuKilled, boots: true, nightly: true, ..USUAL },

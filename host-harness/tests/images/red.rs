@@ -118,7 +118,7 @@ pub const CASES: &[Red] = &[
     Red { name: "fsck_finds_nothing", check: "fsck_damage", point: "planting", title: "fsck does not find it",
           script: "printf '#!/bin/sh\necho sound\n' > /run/fake; chmod +x /run/fake; mount --bind /run/fake /usr/sbin/vexctl" },
     Red { name: "vector_changed", check: "search_exact", point: "imported", title: "finds other files than brute force",
-          script: "vexctl vector put /mnt/vexfs/random/v000 $(seq -s, 24); vexctl vector put /mnt/vexfs/random/v001 -- $(seq -s, -24 -1)" },
+          script: "vexctl vector put /mnt/vexfs/random/v000 $(seq -s, 1000 1000 24000); vexctl vector put /mnt/vexfs/random/v001 -- $(seq -s, -24000 1000 -1000)" },
     Red { name: "answers_of_another", check: "posix_corners", point: "mounted", title: "a system call ends otherwise",
           script: "umount /mnt/vexfs; mkfs.ext4 -q -F /dev/disk/by-id/virtio-vexfs-scratch
                    mount -t ext4 /dev/disk/by-id/virtio-vexfs-scratch /mnt/vexfs" },
