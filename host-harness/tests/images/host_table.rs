@@ -23,7 +23,7 @@ pub const ROWS: &[Row] = &[
     Row { name: "daemon_killed_settle", about: "the same, while it comes to rest",
           when: When::Settle, trouble: Trouble::DaemonKilled, boots: true, nightly: true, ..USUAL },
     Row { name: "daemon_killed_freeze", about: "the same, when it is about to be frozen",
-          when: When::Freeze, trouble: Trouble::DaemonKilled, boots: true, nightly: true, ..USUAL },
+          when: When::Freeze, trouble: Trouble::DaemonKilled, boots: true, nightly: true, ends: Ends::Either, ..USUAL },
     Row { name: "daemon_killed_fork", about: "the same, while a fork is restored",
           when: When::Fork, trouble: Trouble::DaemonKilled, ..USUAL },
     Row { name: "daemon_killed_story", about: "the same, in the middle of a story",
