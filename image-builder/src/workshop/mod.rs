@@ -265,16 +265,10 @@ impl Workshop {
     }
 
     fn site<'a>(&self, progress: &'a dyn Progress) -> Site<'a> {
-        Site {
-            cache: self.request.cache_dir.clone(),
-            logs: self.request.out_dir.join("logs"),
-            name: format!(
-                "{}-{}",
-                self.request.purpose,
-                self.home.file_name().unwrap_or_default().to_string_lossy()
-            ),
-            progress,
-        }
+        let home = self.home.file_name().unwrap_or_default();
+        let name = format!("{}-{}", self.request.purpose, home.to_string_lossy());
+        let cache = self.request.cache_dir.clone();
+        Site::new(cache, &self.request.out_dir, name, progress)
     }
 
     /// The builder root, asked for once.
