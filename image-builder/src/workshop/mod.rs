@@ -247,6 +247,11 @@ impl Workshop {
         said(&String::from_utf8_lossy(&text), &self.request.source)
     }
 
+    /// Whether a line of that is an error, and not only what is said around it.
+    pub fn is_error(line: &str) -> bool {
+        module::is_error(line)
+    }
+
     /// Whether the programs that go into images beside the module (vexctl, which is mkfs and fsck too, and
     /// the agent) have changed since the image was built; they are no part of a workshop.
     pub async fn programs_changed(&self) -> bool {
