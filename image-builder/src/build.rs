@@ -43,12 +43,8 @@ pub async fn build(request: &BuildRequest, progress: &dyn Progress) -> Result<Im
     let access = Access::read(request)?;
     host::require_tools()?;
     let sources = sources::named(request)?;
-    let site = Site {
-        cache: request.cache_dir.clone(),
-        logs: request.out_dir.join("logs"),
-        name: request.variant.clone(),
-        progress,
-    };
+    let (cache, name) = (request.cache_dir.clone(), request.variant.clone());
+    let site = Site::new(cache, &request.out_dir, name, progress);
     for dir in [&site.cache, &site.logs] {
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }

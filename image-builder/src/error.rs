@@ -81,14 +81,14 @@ pub enum BuildError {
         said: String,
     },
     /// The VexFS tree does not compile.
-    #[error("`{command}` failed in {}: {first_error}\nwhole log: {}", source_tree.display(), log.display())]
+    #[error("`{command}` failed in {}:{}\nwhole log: {}", source_tree.display(), one_or_each(errors), log.display())]
     SourceBuild {
         /// What was run.
         command: String,
         /// The user's tree (what was compiled is a copy of it).
         source_tree: PathBuf,
-        /// The compiler's first error line.
-        first_error: String,
+        /// The compiler's error lines, in its order; at least one.
+        errors: Vec<String>,
         /// All the output.
         log: PathBuf,
     },
@@ -318,6 +318,14 @@ fn list(names: &[String]) -> String {
     match names {
         [] => "none".into(),
         names => names.join(", "),
+    }
+}
+
+/// One beside what is said of it, several below.
+fn one_or_each(lines: &[String]) -> String {
+    match lines {
+        [line] => format!(" {line}"),
+        lines => lines.iter().map(|line| format!("\n  {line}")).collect(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! A variant and a VexFS source tree go in, an image comes out.
 //!
-//! The work is a short list of stages ([`build`]; a table says all about each): our own guest programs, the base root file
-//! system (mmdebstrap), the module built against that base's exact kernel, the bootable disk,
-//! Packer's provisioning of the running system, and the seal (compact, compress, manifest,
+//! The work is a short list of stages ([`build`]; a table says all about each): our own guest programs,
+//! the base root file system (mmdebstrap), the module built against that base's exact kernel, the
+//! bootable disk, Packer's provisioning of the running system, and the seal (compact, compress, manifest,
 //! checksums). Each stage is keyed by the digest of everything that goes into it and kept in a
 //! cache; a key seen before costs nothing and a new one can say what changed
 //! ([`BuildEvent::StageStarted`]).

@@ -1,8 +1,10 @@
 //! Running the host's programs as steps of a stage.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use keeper::{Failure, Kept};
 
@@ -17,6 +19,26 @@ pub(crate) struct Site<'a> {
     /// Distinguishes the logs of builds that run side by side.
     pub(crate) name: String,
     pub(crate) progress: &'a dyn Progress,
+    /// The locks it holds: stages of one build wait for each other without a word.
+    pub(crate) held: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl<'a> Site<'a> {
+    /// One whose logs are told apart by `name`.
+    pub(crate) fn new(
+        cache: PathBuf,
+        out: &Path,
+        name: impl Into<String>,
+        progress: &'a dyn Progress,
+    ) -> Site<'a> {
+        Site {
+            cache,
+            logs: out.join("logs"),
+            name: name.into(),
+            progress,
+            held: Mutex::default(),
+        }
+    }
 }
 
 impl Site<'_> {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 pub struct Layout {
     /// The checkout: holds `packer/`, `provision/`, `vexfs/`.
     pub workspace: PathBuf,
-    /// Everything the tool writes, except caches moved elsewhere by `$VEXFS_CACHE`.
+    /// Everything the tool writes, except caches.
     pub out: PathBuf,
-    /// Stage caches and snapshots.
+    /// Stage caches and snapshots: `$VEXFS_CACHE`, else `out/cache` in the checkout, wherever `out` is.
     pub cache: PathBuf,
 }
 
@@ -40,8 +40,9 @@ impl Layout {
     pub fn at(workspace: &Path, out: Option<&Path>) -> Layout {
         let out = out.map_or_else(|| workspace.join("out"), Path::to_path_buf);
         let out = std::path::absolute(&out).unwrap_or(out);
-        let cache =
-            std::env::var_os("VEXFS_CACHE").map_or_else(|| out.join("cache"), PathBuf::from);
+        // Another output folder is no reason to build everything anew.
+        let cache = std::env::var_os("VEXFS_CACHE")
+            .map_or_else(|| workspace.join("out/cache"), PathBuf::from);
         Layout {
             workspace: workspace.to_path_buf(),
             out,
@@ -87,5 +88,21 @@ impl Layout {
     /// `out/logs/machines`: a console log per machine.
     pub fn machine_logs(&self) -> PathBuf {
         self.logs().join("machines")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_output_folder_has_the_same_cache() {
+        let named = std::env::var_os("VEXFS_CACHE").map(PathBuf::from);
+        let cache = named.unwrap_or_else(|| "/checkout/out/cache".into());
+        for out in [None, Some(Path::new("/elsewhere"))] {
+            let layout = Layout::at(Path::new("/checkout"), out);
+            assert_eq!(layout.cache, cache, "{out:?}");
+            assert_eq!(layout.snapshots(), cache.join("snapshots"));
+        }
     }
 }

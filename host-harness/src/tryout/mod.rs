@@ -267,13 +267,13 @@ impl Tryout {
             Ok(product) => Ok(Some(product)),
             Err(BuildError::SourceBuild {
                 command,
-                first_error,
+                errors,
                 log,
                 ..
             }) => {
                 let mut said = self.workshop.said(&log);
                 if said.is_empty() {
-                    said.push(first_error);
+                    said.extend(errors);
                 }
                 self.say(Said::DoesNotBuild { said, command, log });
                 Ok(None)

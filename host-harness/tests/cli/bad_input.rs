@@ -96,6 +96,7 @@ fn mirror_that_does_not_answer() -> Result<(), Failed> {
     let url = "http://127.0.0.1:9/debian";
     let mut command = vexfs_images(&["build", "--no-validation", "--mirror", url]);
     command.arg("--output-dir").arg(dir.path());
+    command.env("VEXFS_CACHE", dir.path().join("cache"));
     expect(command, 75, &["127.0.0.1:9", "--mirror"]).map(drop)
 }
 

@@ -271,6 +271,7 @@ fn ordinary_user() -> Result<(), Failed> {
         let mut command = vexfs_images(&["ci"]);
         let dir = tempfile::tempdir_in(workspace().join("target"))?;
         command.arg("--output-dir").arg(dir.path());
+        command.env("VEXFS_CACHE", dir.path().join("cache"));
         return expect(command, 0, &[" 0 failed"]).map(drop);
     }
     let poor = User::new("poor", false)?;

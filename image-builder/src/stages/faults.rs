@@ -34,12 +34,8 @@ pub async fn faults(
 ) -> Result<PathBuf, BuildError> {
     host::require_tools()?;
     let absolute = |path: &Path| std::path::absolute(path).map_err(BuildError::io("find", path));
-    let site = Site {
-        cache: absolute(&request.cache_dir)?,
-        logs: absolute(&request.out_dir)?.join("logs"),
-        name: STAGE.into(),
-        progress,
-    };
+    let (cache, out) = (absolute(&request.cache_dir)?, absolute(&request.out_dir)?);
+    let site = Site::new(cache, &out, STAGE, progress);
     for dir in [&site.cache, &site.logs] {
         fs::create_dir_all(dir).map_err(BuildError::io("make", dir))?;
     }

@@ -93,10 +93,10 @@ pub(crate) async fn make(
         tree_files::take(&build.join("install"), config, &result)?;
         let module = result.join(MODULE);
         let bytes = fs::read(&module).map_err(BuildError::io("read", module))?;
-        check_release(&bytes, release).map_err(|first_error| BuildError::SourceBuild {
+        check_release(&bytes, release).map_err(|error| BuildError::SourceBuild {
             command: config.build.join(" "),
             source_tree: source.to_owned(),
-            first_error,
+            errors: vec![error],
             log,
         })?;
         match signer {
@@ -116,7 +116,7 @@ fn is_signed(module: &[u8]) -> bool {
     module.ends_with(b"~Module signature appended~\n")
 }
 
-/// A failed build of the tree, by the compiler's first error.
+/// A failed build of the tree, by the compiler's errors.
 pub(crate) fn source_error(
     error: BuildError,
     source: &Path,
@@ -132,30 +132,51 @@ pub(crate) fn source_error(
     };
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.unwrap_or_else(|_| tail.clone());
-    let Some(first_error) = first_error(&text) else {
+    let errors = errors(&text);
+    if errors.is_empty() {
         return error;
-    };
+    }
     BuildError::SourceBuild {
         command: config.build.join(" "),
         source_tree: source.to_owned(),
-        first_error,
+        errors,
         log: log.to_owned(),
     }
 }
 
-/// The first line that says what is wrong: the compiler's, else modpost's or make's.
-fn first_error(text: &str) -> Option<String> {
-    const MARKS: &[&[&str]] = &[
-        &[": error: ", ": fatal error: "],
-        &["ERROR: ", "error: ", "undefined reference", ": not found"],
-        &["*** "],
-    ];
-    MARKS.iter().find_map(|marks| {
-        let found = text
-            .lines()
-            .find(|line| marks.iter().any(|mark| line.contains(mark)));
-        found.map(|line| line.trim().replace("/build/src/", ""))
-    })
+/// By what an error of the compiler is known, and one of modpost, the linker or a shell.
+const COMPILER: &[&str] = &[": error: ", ": fatal error: "];
+const OTHERS: &[&str] = &["ERROR: ", "error: ", "undefined reference", ": not found"];
+/// By what make says that something ended; it repeats that for each folder on its way out.
+const MAKE: &str = "*** ";
+
+/// Whether the line says what is wrong with a tree.
+pub(crate) fn is_error(line: &str) -> bool {
+    [COMPILER, OTHERS]
+        .concat()
+        .iter()
+        .any(|mark| line.contains(mark))
+}
+
+/// The lines that say what is wrong, in the order in which they were said: the compiler's, else modpost's,
+/// else make's first. A header's mistake is shown once, however many files have it.
+fn errors(text: &str) -> Vec<String> {
+    let with = |marks: &[&str]| {
+        let mut found: Vec<String> = Vec::new();
+        for line in text.lines() {
+            if marks.iter().any(|mark| line.contains(mark)) {
+                let line = line.trim().replace("/build/src/", "");
+                if !found.contains(&line) {
+                    found.push(line);
+                }
+            }
+        }
+        found
+    };
+    let of_make = || with(&[MAKE]).into_iter().take(1).collect();
+    let lists = [with(COMPILER), with(OTHERS)];
+    let said = lists.into_iter().find(|list| !list.is_empty());
+    said.unwrap_or_else(of_make)
 }
 
 /// A value of the module's `.modinfo` section: NUL-terminated `name=value` strings.
@@ -224,30 +245,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_compilers_first_error_is_the_one_shown() {
+    fn the_compilers_errors_are_shown_in_its_order() {
         let log = "\
 make[1]: Entering directory '/usr/src/linux-headers-6.1.0-56-cloud-amd64'
   CC [M]  /build/src/super.o
 /build/src/super.c:12:9: warning: unused variable 'x' [-Wunused-variable]
 /build/src/super.c:14:5: error: implicit declaration of function 'foo'
 /build/src/super.c:15:5: error: expected ';'
+/build/src/inode.c:3:10: fatal error: none.h: No such file or directory
+/build/src/super.c:14:5: error: implicit declaration of function 'foo'
 make[2]: *** [scripts/Makefile.build:250: /build/src/super.o] Error 1
 ";
         assert_eq!(
-            first_error(log).as_deref(),
-            Some("super.c:14:5: error: implicit declaration of function 'foo'")
+            errors(log),
+            [
+                "super.c:14:5: error: implicit declaration of function 'foo'",
+                "super.c:15:5: error: expected ';'",
+                "inode.c:3:10: fatal error: none.h: No such file or directory",
+            ]
         );
         let modpost =
             "ERROR: modpost: \"foo\" [/build/src/vexfs.ko] undefined!\nmake: *** [x] Error 1\n";
         assert_eq!(
-            first_error(modpost).as_deref(),
-            Some("ERROR: modpost: \"foo\" [vexfs.ko] undefined!")
+            errors(modpost),
+            ["ERROR: modpost: \"foo\" [vexfs.ko] undefined!"]
         );
         assert_eq!(
-            first_error("make: *** No rule to make target 'vm-build'.  Stop.\n").as_deref(),
-            Some("make: *** No rule to make target 'vm-build'.  Stop.")
+            errors("make[1]: *** No rule to make target 'x'.  Stop.\nmake: *** [all] Error 2\n"),
+            ["make[1]: *** No rule to make target 'x'.  Stop."]
         );
-        assert_eq!(first_error("all is well"), None);
+        assert!(errors("all is well").is_empty());
     }
 
     #[test]

@@ -8,10 +8,11 @@ pub(crate) mod cache;
 pub(crate) mod key;
 pub(crate) mod scratch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use image::{StageRecord, sparse};
@@ -184,15 +185,42 @@ impl Site<'_> {
         }
     }
 
-    /// Takes a lock, waiting for another build that holds it. Dropping the guard gives it back.
-    pub(crate) async fn lock(&self, path: &Path) -> Result<Flock<File>, BuildError> {
+    /// Takes a lock, waiting for another build that holds it, or another stage of this one. Dropping the
+    /// guard gives it back.
+    pub(crate) async fn lock(&self, path: &Path) -> Result<Held<'_>, BuildError> {
         let mut news = News::default();
         loop {
             if let Some(lock) = try_lock(path, FlockArg::LockExclusiveNonblock)? {
-                return Ok(lock);
+                self.held().insert(path.to_owned());
+                return Ok(Held {
+                    site: self,
+                    path: path.to_owned(),
+                    _lock: lock,
+                });
+            }
+            if self.held().contains(path) {
+                // What this build does itself is no news, and nobody else has waited for it.
+                news = News::default();
             }
             news.wait(self, path).await;
         }
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lock a build holds.
+pub(crate) struct Held<'a> {
+    site: &'a Site<'a>,
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.site.held().remove(&self.path);
     }
 }
 
@@ -213,7 +241,6 @@ impl Default for News {
 
 impl News {
     async fn wait(&mut self, site: &Site<'_>, path: &Path) {
-        // Downloads of one build wait for each other for moments: that is no news.
         if !self.told && self.since.elapsed() > LOCK_NEWS {
             site.note(format!(
                 "another build holds {}: waiting for it",

@@ -247,6 +247,11 @@ impl Workshop {
         said(&String::from_utf8_lossy(&text), &self.request.source)
     }
 
+    /// Whether a line of that is an error, and not only what is said around it.
+    pub fn is_error(line: &str) -> bool {
+        module::is_error(line)
+    }
+
     /// Whether the programs that go into images beside the module (vexctl, which is mkfs and fsck too, and
     /// the agent) have changed since the image was built; they are no part of a workshop.
     pub async fn programs_changed(&self) -> bool {
@@ -265,16 +270,10 @@ impl Workshop {
     }
 
     fn site<'a>(&self, progress: &'a dyn Progress) -> Site<'a> {
-        Site {
-            cache: self.request.cache_dir.clone(),
-            logs: self.request.out_dir.join("logs"),
-            name: format!(
-                "{}-{}",
-                self.request.purpose,
-                self.home.file_name().unwrap_or_default().to_string_lossy()
-            ),
-            progress,
-        }
+        let home = self.home.file_name().unwrap_or_default();
+        let name = format!("{}-{}", self.request.purpose, home.to_string_lossy());
+        let cache = self.request.cache_dir.clone();
+        Site::new(cache, &self.request.out_dir, name, progress)
     }
 
     /// The builder root, asked for once.

@@ -77,10 +77,10 @@ impl Workshop {
             fs::read(&path).map_err(BuildError::io("read", path))
         };
         let (stripped, debug) = (read("module.ko")?, read("debug.ko")?);
-        let broken = |first_error: String| BuildError::SourceBuild {
+        let broken = |error: String| BuildError::SourceBuild {
             command: config.build.join(" "),
             source_tree: self.request.source.clone(),
-            first_error,
+            errors: vec![error],
             log: log.to_owned(),
         };
         module::check_release(&stripped, release).map_err(broken)?;

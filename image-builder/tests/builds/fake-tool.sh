@@ -131,6 +131,10 @@ unshare)
     cat "$build/src/super.c"
     if grep -q BROKEN "$build/src/super.c"; then
         echo "/build/src/super.c:1:1: error: unknown type name 'BROKEN'"
+        echo "    1 | BROKEN x;"
+        echo "/build/src/super.c:1:9: error: expected ';' before 'x'"
+        echo "/build/src/inode.c:7:2: error: 'y' undeclared"
+        echo "make[1]: *** [super.o] Error 1"
         echo "make: *** [vm-build] Error 2"
         exit 2
     fi

@@ -1,6 +1,7 @@
 //! What runs when, and what it leaves.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub const TRIALS: &[Test] = &[
         "variants_side_by_side_share_what_they_have_in_common",
         side_by_side,
     ),
+    ("a_build_does_not_call_itself_another", own_lock),
+    ("another_build_is_told_of_when_it_takes_long", anothers_lock),
     ("cancelled_leaves_nothing", cancelled),
     (
         "killed_leaves_nothing_that_the_next_build_does_not_remove",
@@ -296,6 +299,62 @@ fn side_by_side() -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// What is told when somebody waits for somebody.
+const ANOTHER: &str = "another build holds";
+
+/// The base downloads so long that the builder root, which waits for it, would tell of it.
+fn own_lock() -> Result<(), String> {
+    let lab = Lab::new();
+    let real = lab.path("more/apt-get");
+    fs::create_dir_all(lab.path("more"))
+        .and_then(|()| fs::rename(lab.path("bin/apt-get"), &real))
+        .map_err(|e| e.to_string())?;
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *' --download-only '*) sleep 5 ;; esac\nexec {} \"$@\"\n",
+        real.display()
+    );
+    lab.write("bin/apt-get", &script);
+    fs::set_permissions(lab.path("bin/apt-get"), fs::Permissions::from_mode(0o755))
+        .map_err(|e| e.to_string())?;
+    let built = lab.build();
+    must(built.ok, || built.said.clone())?;
+    must(built.took > Duration::from_secs(10), || {
+        format!("nobody waited: {:?}", built.took)
+    })?;
+    must(built.notes().iter().all(|n| !n.contains(ANOTHER)), || {
+        format!("{:?}", built.notes())
+    })
+}
+
+fn anothers_lock() -> Result<(), String> {
+    let lab = Lab::new();
+    lab.write("cache/apt/lock", "");
+    let lock = lab.path("cache/apt/lock");
+    let mut other = Command::new("flock")
+        .arg(&lock)
+        .args(["sleep", "5"])
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    // Until it has it.
+    while Command::new("flock")
+        .arg("--nonblock")
+        .arg(&lock)
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let built = lab.build();
+    other.wait().map_err(|e| e.to_string())?;
+    must(built.ok, || built.said.clone())?;
+    let told = built.notes();
+    let about = format!("{ANOTHER} {}", lock.display());
+    must(told.iter().any(|note| note.contains(&about)), || {
+        format!("{told:?}")
+    })
 }
 
 fn cancelled() -> Result<(), String> {

@@ -25,7 +25,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 /// Where to work.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// Folder for images, logs, reports and caches [default: out/ in the checkout]
+    /// Folder for images, logs and reports [default: out/ in the checkout]; caches are in $VEXFS_CACHE,
+    /// else in out/cache of the checkout, wherever this is
     #[arg(long, value_name = "DIR")]
     pub output_dir: Option<PathBuf>,
 }

@@ -26,7 +26,7 @@ pub const NOTHING_TESTED: u8 = Outcome::EXIT_NOTHING;
 /// this host has.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// How many lines of the compiler's are shown; the log has all.
+/// How many lines of the compiler's are shown, besides all errors; the log has all.
 const SAID: usize = 40;
 
 /// How many lines of a failure's detail are shown; the dossier has all.
@@ -347,8 +347,10 @@ fn text(said: &Said) -> String {
         }
         Said::DoesNotBuild { said, command, log } => {
             let mut lines: Vec<String> = said.iter().take(SAID).cloned().collect();
-            if said.len() > SAID {
-                lines.push(format!("… and {} more lines", said.len() - SAID));
+            let rest = said.iter().skip(SAID);
+            lines.extend(rest.filter(|line| Workshop::is_error(line)).cloned());
+            if said.len() > lines.len() {
+                lines.push(format!("… and {} more lines", said.len() - lines.len()));
             }
             lines.push(line(
                 "FAIL",
@@ -414,4 +416,29 @@ fn smoke(
     lines.extend(detail.map(|line| format!("{:<8} | {line}", "")));
     lines.push(format!("{:<8} {time}", ""));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_of_the_compiler_is_left_out() {
+        let warning = |n: usize| format!("/t/super.c:{n}:1: warning: unused variable");
+        let mut said: Vec<String> = (0..SAID + 5).map(warning).collect();
+        let errors = [
+            "/t/super.c:90:1: error: expected ';'",
+            "/t/inode.c:7:1: fatal error: no.h: No such file or directory",
+        ];
+        said.extend(errors.map(str::to_owned));
+        let shown = text(&Said::DoesNotBuild {
+            said,
+            command: "make".into(),
+            log: "/l".into(),
+        });
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[SAID..][..2], errors, "{shown}");
+        assert_eq!(lines[SAID + 2], "… and 5 more lines");
+        assert_eq!(lines.len(), SAID + 5);
+    }
 }
