@@ -46,9 +46,12 @@ pub async fn stopped() -> Result<(), Failed> {
     // The guest is none, and has had its time to show it.
     let slack = Duration::from_millis(300);
     assert!(took > STOPPED + DEADLINE - slack, "{took:?}: {error}");
-    assert!(took < STOPPED + DEADLINE * 3, "{took:?}: {error}");
+    // Three seconds it was stopped; what a busy host takes beside that is told as well.
+    let lost = machine.clock().lost_since(begin.into());
+    assert!(lost >= STOPPED - slack, "{lost:?}: {error}");
+    assert!(took < DEADLINE + lost + slack * 10, "{took:?}: {error}");
     assert!(
-        error.contains("within 2 s (the host kept its machine waiting for another 3 s)"),
+        error.contains("within 2 s (the host kept its machine waiting for another "),
         "{error}"
     );
     let told = machine.clock().properties();
